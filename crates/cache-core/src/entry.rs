@@ -1,0 +1,368 @@
+//! Entries: value bytes and what the chain must know about them.
+
+use std::{
+    any::{Any, type_name},
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use crate::{Stamp, Timestamp};
+
+/// A label of an entry, for invalidating many entries at once.
+///
+/// Not empty, at most 256 bytes, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(Arc<str>);
+
+/// The text cannot be a [`Tag`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tag must have 1 to 256 bytes and no control characters, not {0:?}")]
+pub struct InvalidTag(String);
+
+impl Tag {
+    const MAX_BYTES: usize = 256;
+
+    /// The tag with this text.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidTag> {
+        let text = text.as_ref();
+        if text.is_empty() || text.len() > Self::MAX_BYTES || text.chars().any(char::is_control) {
+            return Err(InvalidTag(text.to_owned()));
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How usable an entry is at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Before `expires_at`.
+    Fresh,
+    /// Before `stale_until`: usable only where policy allows.
+    Stale,
+    /// Never served.
+    Dead,
+}
+
+/// Value bytes and their metadata; immutable, cloned by counting references.
+///
+/// Times are absolute, so a copy in another tier never outlives the original.
+/// Invariant: `expires_at <= stale_until`.
+#[derive(Clone)]
+pub struct Entry(Arc<Inner>);
+
+struct Inner {
+    value: Bytes,
+    as_of: Stamp,
+    expires_at: Timestamp,
+    stale_until: Timestamp,
+    version: Option<Box<str>>,
+    etag: Option<Box<str>>,
+    source_last_modified: Option<Box<str>>,
+    content_type: Option<Box<str>>,
+    tags: Box<[Tag]>,
+    decoded: OnceLock<Decoded>,
+    /// Epoch of the barrier set that last let this entry pass; see `BarrierSet`.
+    passed: AtomicU64,
+}
+
+struct Decoded {
+    object: Arc<dyn Any + Send + Sync>,
+    type_name: &'static str,
+}
+
+impl Entry {
+    /// Starts an entry loaded at `as_of` that never expires.
+    pub fn builder(value: impl Into<Bytes>, as_of: Stamp) -> EntryBuilder {
+        EntryBuilder {
+            inner: Inner {
+                value: value.into(),
+                as_of,
+                expires_at: Timestamp::NEVER,
+                stale_until: Timestamp::NEVER,
+                version: None,
+                etag: None,
+                source_last_modified: None,
+                content_type: None,
+                tags: Box::default(),
+                decoded: OnceLock::new(),
+                passed: AtomicU64::new(0),
+            },
+        }
+    }
+
+    /// The value; cloning it copies no bytes.
+    pub fn value(&self) -> &Bytes {
+        &self.0.value
+    }
+
+    /// When the load that brought this value started.
+    pub fn as_of(&self) -> Stamp {
+        self.0.as_of
+    }
+
+    /// From when on the value is no longer fresh.
+    pub fn expires_at(&self) -> Timestamp {
+        self.0.expires_at
+    }
+
+    /// From when on the value is never served.
+    pub fn stale_until(&self) -> Timestamp {
+        self.0.stale_until
+    }
+
+    /// Version of the source the value was made from.
+    pub fn version(&self) -> Option<&str> {
+        self.0.version.as_deref()
+    }
+
+    /// The origin's entity tag.
+    pub fn etag(&self) -> Option<&str> {
+        self.0.etag.as_deref()
+    }
+
+    /// When the origin says the data last changed, in its own words.
+    pub fn source_last_modified(&self) -> Option<&str> {
+        self.0.source_last_modified.as_deref()
+    }
+
+    /// Media type of the value.
+    pub fn content_type(&self) -> Option<&str> {
+        self.0.content_type.as_deref()
+    }
+
+    /// Labels to invalidate by.
+    pub fn tags(&self) -> &[Tag] {
+        &self.0.tags
+    }
+
+    /// The one place that compares times.
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        if now < self.0.expires_at {
+            Freshness::Fresh
+        } else if now < self.0.stale_until {
+            Freshness::Stale
+        } else {
+            Freshness::Dead
+        }
+    }
+
+    /// Whether both handles hold the very same stored entry.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Bytes this entry occupies in memory, without its key: value, metadata and bookkeeping.
+    pub fn weight(&self) -> u64 {
+        let inner = &*self.0;
+        let texts = [&inner.version, &inner.etag, &inner.source_last_modified, &inner.content_type];
+        let texts: usize = texts.iter().filter_map(|text| text.as_deref()).map(str::len).sum();
+        let tags: usize = inner.tags.iter().map(|tag| tag.0.len() + size_of::<Tag>()).sum();
+        // Two counters precede what an Arc points to.
+        let bookkeeping = size_of::<Inner>() + 2 * size_of::<usize>();
+        (inner.value.len() + texts + tags + bookkeeping) as u64
+    }
+
+    /// The decoded value, made by `decode` at the first call and shared afterwards.
+    ///
+    /// # Errors
+    /// What `decode` returns, or `Err(Ok(name))` with the name of the type this entry was decoded
+    /// as before, if that is not `T`.
+    pub fn decoded<T, E>(
+        &self,
+        decode: impl FnOnce(&Bytes) -> Result<T, E>,
+    ) -> Result<Arc<T>, Result<&'static str, E>>
+    where
+        T: Any + Send + Sync,
+    {
+        let decoded = if let Some(decoded) = self.0.decoded.get() {
+            decoded
+        } else {
+            let object = Arc::new(decode(&self.0.value).map_err(Err)?);
+            // Of two threads that decode at once, the first one's object is kept by all.
+            self.0.decoded.get_or_init(|| Decoded { object, type_name: type_name::<T>() })
+        };
+        Arc::downcast(Arc::clone(&decoded.object)).map_err(|_other| Ok(decoded.type_name))
+    }
+
+    pub(crate) fn passed(&self) -> u64 {
+        self.0.passed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_passed(&self, epoch: u64) {
+        self.0.passed.store(epoch, Ordering::Release);
+    }
+}
+
+impl PartialEq for Entry {
+    /// Compares value and metadata, not bookkeeping.
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&*self.0, &*other.0);
+        a.value == b.value
+            && a.as_of == b.as_of
+            && a.expires_at == b.expires_at
+            && a.stale_until == b.stale_until
+            && a.version == b.version
+            && a.etag == b.etag
+            && a.source_last_modified == b.source_last_modified
+            && a.content_type == b.content_type
+            && a.tags == b.tags
+    }
+}
+
+impl Eq for Entry {}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values are not printed: they may be large, and they may be personal.
+        f.debug_struct("Entry")
+            .field("bytes", &self.0.value.len())
+            .field("as_of", &self.0.as_of)
+            .field("expires_at", &self.0.expires_at)
+            .field("stale_until", &self.0.stale_until)
+            .field("version", &self.0.version)
+            .field("tags", &self.0.tags)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds an [`Entry`].
+#[must_use]
+pub struct EntryBuilder {
+    inner: Inner,
+}
+
+impl EntryBuilder {
+    /// Fresh until this instant, and dead from then on unless [`EntryBuilder::stale_until`] is
+    /// given later. Default: never expires.
+    pub fn expires_at(mut self, instant: Timestamp) -> Self {
+        self.inner.expires_at = instant;
+        self.inner.stale_until = instant;
+        self
+    }
+
+    /// Usable as a fallback until this instant; earlier than `expires_at` means `expires_at`.
+    pub fn stale_until(mut self, instant: Timestamp) -> Self {
+        self.inner.stale_until = instant.max(self.inner.expires_at);
+        self
+    }
+
+    /// Version of the source. Default: none.
+    pub fn version(mut self, version: Option<impl Into<Box<str>>>) -> Self {
+        self.inner.version = version.map(Into::into);
+        self
+    }
+
+    /// The origin's entity tag. Default: none.
+    pub fn etag(mut self, etag: Option<impl Into<Box<str>>>) -> Self {
+        self.inner.etag = etag.map(Into::into);
+        self
+    }
+
+    /// When the origin says the data last changed. Default: unknown.
+    pub fn source_last_modified(mut self, instant: Option<impl Into<Box<str>>>) -> Self {
+        self.inner.source_last_modified = instant.map(Into::into);
+        self
+    }
+
+    /// Media type. Default: unknown.
+    pub fn content_type(mut self, content_type: Option<impl Into<Box<str>>>) -> Self {
+        self.inner.content_type = content_type.map(Into::into);
+        self
+    }
+
+    /// Labels, sorted and without repetition. Default: none.
+    pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        let mut tags: Vec<Tag> = tags.into_iter().collect();
+        tags.sort_unstable();
+        tags.dedup();
+        self.inner.tags = tags.into_boxed_slice();
+        self
+    }
+
+    /// The entry.
+    pub fn build(self) -> Entry {
+        Entry(Arc::new(self.inner))
+    }
+}
+
+impl fmt::Debug for EntryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntryBuilder").field("as_of", &self.inner.as_of).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn freshness_changes_exactly_at_its_limits() {
+        let entry =
+            Entry::builder("v", Stamp::ZERO).expires_at(at(100)).stale_until(at(200)).build();
+        assert_eq!(entry.freshness(at(99)), Freshness::Fresh);
+        assert_eq!(entry.freshness(at(100)), Freshness::Stale, "the limit is exclusive");
+        assert_eq!(entry.freshness(at(199)), Freshness::Stale);
+        assert_eq!(entry.freshness(at(200)), Freshness::Dead);
+    }
+
+    #[test]
+    fn an_entry_without_limits_never_expires() {
+        let entry = Entry::builder("v", Stamp::ZERO).build();
+        assert_eq!(entry.freshness(at(i64::MAX - 1)), Freshness::Fresh);
+    }
+
+    #[test]
+    fn stale_until_is_never_before_expires_at() {
+        let entry = Entry::builder("v", Stamp::ZERO).expires_at(at(100)).stale_until(at(5)).build();
+        assert_eq!(entry.stale_until(), at(100));
+    }
+
+    #[test]
+    fn a_value_is_decoded_once_and_another_type_is_refused_by_name() {
+        let entry = Entry::builder("17", Stamp::ZERO).build();
+        let parse = |bytes: &Bytes| std::str::from_utf8(bytes).unwrap().parse::<u32>();
+        let first = entry.decoded(parse).unwrap();
+        let second = entry.decoded::<u32, std::num::ParseIntError>(|_| panic!("again")).unwrap();
+        assert_eq!(*first, 17);
+        assert!(Arc::ptr_eq(&first, &second));
+        let other = entry.decoded::<String, ()>(|_| Ok(String::new()));
+        assert_eq!(other.unwrap_err(), Ok("u32"));
+    }
+
+    #[test]
+    fn a_failed_decode_is_not_remembered() {
+        let entry = Entry::builder("x", Stamp::ZERO).build();
+        assert_eq!(entry.decoded::<u8, &str>(|_| Err("bad")).unwrap_err(), Err("bad"));
+        assert_eq!(*entry.decoded::<u8, &str>(|_| Ok(1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn tags_are_checked_sorted_and_distinct() {
+        assert!(Tag::new("").is_err());
+        assert!(Tag::new("a\nb").is_err());
+        assert!(Tag::new("x".repeat(257)).is_err());
+        let tag = |text| Tag::new(text).unwrap();
+        let entry = Entry::builder("v", Stamp::ZERO).tags([tag("b"), tag("a"), tag("b")]).build();
+        assert_eq!(entry.tags(), [tag("a"), tag("b")]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Keys: what an entry is stored under, the same on every platform, run and version.
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::{Escaped, KeyBuilder};
+
+/// Longest key, in bytes, that a tier stores.
+pub const MAX_KEY_BYTES: usize = 1_024;
+
+/// The name of an entry: `source:rest`.
+///
+/// Cloning is a reference count. A key hashes and compares like its text, so maps keyed by `Key`
+/// can be asked with a `&str`.
+#[derive(Clone)]
+pub struct Key {
+    text: Arc<str>,
+    source_len: u32,
+    storable: bool,
+}
+
+impl Key {
+    /// The key with exactly this text; use [`Key::builder`] to make one from parts.
+    ///
+    /// Every text is accepted; [`Key::is_storable`] tells whether tiers will store it.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        let text = text.as_ref();
+        let source_len = text.find(':').unwrap_or(text.len());
+        let storable =
+            !text.is_empty() && text.len() <= MAX_KEY_BYTES && !text.chars().any(char::is_control);
+        Self {
+            text: Arc::from(text),
+            source_len: u32::try_from(source_len).unwrap_or(u32::MAX),
+            storable,
+        }
+    }
+
+    /// Starts a key of `source` from named parts that cannot be mistaken for one another.
+    pub fn builder(source: impl fmt::Display) -> KeyBuilder {
+        KeyBuilder::new(source)
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Everything before the first `:`.
+    pub fn source(&self) -> &str {
+        self.text.get(..self.source_len as usize).unwrap_or(&self.text)
+    }
+
+    /// Whether tiers store values under this key: not empty, no control characters, at most
+    /// [`MAX_KEY_BYTES`] bytes. Values of other keys are loaded and returned, never stored.
+    pub fn is_storable(&self) -> bool {
+        self.storable
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(&self.text).fmt(f)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?})", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_everything_before_the_first_colon() {
+        assert_eq!(Key::new("census:acs:2022").source(), "census");
+        assert_eq!(Key::new("census").source(), "census");
+        assert_eq!(Key::new(":x").source(), "");
+    }
+
+    #[test]
+    fn keys_with_controls_empty_or_too_long_are_not_storable() {
+        assert!(Key::new("a:b").is_storable());
+        assert!(Key::new("x".repeat(MAX_KEY_BYTES)).is_storable());
+        for text in [String::new(), "a\nb".into(), "a\u{85}b".into(), "x".repeat(1_025)] {
+            assert!(!Key::new(&text).is_storable(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_prints_without_control_characters() {
+        assert_eq!(Key::new("a:\u{1b}[31m").to_string(), "a:\\u{1b}[31m");
+    }
+}

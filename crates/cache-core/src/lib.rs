@@ -1,0 +1,36 @@
+//! The contract between Larder's cache tiers, and the types that cross it.
+//!
+//! One rule explains the rest: **an entry is served only if it was loaded after the last
+//! invalidation that covers it.** Every [`Entry`] carries the [`Stamp`] of the instant its load
+//! started, every invalidation is a [`Barrier`] with a stamp of its own, and a [`Tier`] refuses to
+//! store, and never returns, an entry that a barrier covers.
+//!
+//! This crate does no I/O, spawns nothing and needs no async runtime.
+
+mod barrier;
+mod clock;
+mod codec;
+mod entry;
+mod error;
+mod escape;
+mod key;
+mod key_builder;
+mod origin;
+mod request;
+mod stamp;
+mod tier;
+
+pub use barrier::{Barrier, BarrierSet, Selector};
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use codec::{Codec, CodecError, CodecId};
+pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
+pub use error::{BoxError, Error, ErrorKind, Op, Result};
+pub use escape::Escaped;
+pub use key::{Key, MAX_KEY_BYTES};
+pub use key_builder::{Geography, KeyBuilder};
+pub use origin::{Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
+pub use request::Request;
+pub use stamp::{Stamp, StampClock};
+pub use tier::{
+    Capability, Filter, Inspect, PutOutcome, SourceUsage, Summary, SyncTier, Tier, Usage,
+};

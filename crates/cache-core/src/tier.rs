@@ -1,0 +1,239 @@
+//! Tiers: what a storage level promises to the chain.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::{Barrier, Entry, Key, Result, Selector, Tag, Timestamp};
+
+/// What a tier is, as data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capability {
+    /// Entries outlive the process.
+    pub persistent: bool,
+    /// Other processes see the same entries.
+    pub shared: bool,
+}
+
+impl Capability {
+    /// Neither persistent nor shared.
+    pub const LOCAL: Self = Self { persistent: false, shared: false };
+    /// Both persistent and shared.
+    pub const DURABLE: Self = Self { persistent: true, shared: true };
+}
+
+/// What became of an entry that was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PutOutcome {
+    /// It is stored.
+    Stored,
+    /// An entry with the same or a later `as_of` is there, and stays.
+    Superseded,
+    /// A barrier covers it.
+    Barred,
+    /// The tier does not take it, for example because it is too large.
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl PutOutcome {
+    /// Whether the tier now holds exactly this entry.
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Self::Stored)
+    }
+}
+
+/// One storage level.
+///
+/// The promises, each checked by the conformance suite in `tier-testkit`:
+///
+/// 1. `get` after a `put` that said [`PutOutcome::Stored`] returns that entry, value and metadata
+///    unchanged, until it is replaced, removed, barred, evicted or dead.
+/// 2. `get` never returns an entry that is dead, nor one that a barrier given to [`Tier::bar`]
+///    covers; a stale entry is returned.
+/// 3. Of several puts for one key the one with the latest `as_of` stays, in whatever order they
+///    arrive; an equal one changes nothing.
+/// 4. A miss is `Ok(None)`. An error means that the tier could not tell.
+/// 5. Damaged stored data is a miss, never an error, never a wrong value.
+/// 6. Dropping a future leaves each entry either wholly written or untouched.
+/// 7. Batch forms do exactly what the single forms would, in order.
+#[async_trait]
+pub trait Tier: fmt::Debug + Send + Sync + 'static {
+    /// Its name in logs, statistics and errors; unique in its chain.
+    fn name(&self) -> &str;
+
+    /// What it is.
+    fn capability(&self) -> Capability;
+
+    /// The entry stored under `key`, fresh or stale.
+    async fn get(&self, key: &Key) -> Result<Option<Entry>>;
+
+    /// Stores `entry` unless a later one, or a barrier, is there.
+    async fn put(&self, key: &Key, entry: &Entry) -> Result<PutOutcome>;
+
+    /// Removes what is stored under `key`; whether there was something.
+    async fn remove(&self, key: &Key) -> Result<bool>;
+
+    /// Remembers the barrier, then removes what it covers; how many entries went.
+    async fn bar(&self, barrier: &Barrier) -> Result<u64>;
+
+    /// [`Tier::get`] for several keys; results in the order of `keys`.
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>>;
+
+    /// [`Tier::put`] for several entries; outcomes in their order.
+    async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>>;
+
+    /// [`Tier::remove`] for several keys; how many entries went.
+    async fn remove_many(&self, keys: &[Key]) -> Result<u64>;
+
+    /// Makes durable what has been accepted and releases what is held. Later calls may fail.
+    async fn close(&self) -> Result<()>;
+
+    /// The synchronous side of a tier that never waits for anything.
+    fn as_sync(&self) -> Option<&dyn SyncTier> {
+        None
+    }
+
+    /// The side that looks at, and cleans, what is stored.
+    fn as_inspect(&self) -> Option<&dyn Inspect> {
+        None
+    }
+}
+
+/// A tier that answers at once, without I/O: the chain asks it inside the call, before it makes a
+/// future.
+pub trait SyncTier: fmt::Debug + Send + Sync + 'static {
+    /// [`Tier::get`] at the instant `now`.
+    fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry>;
+
+    /// [`Tier::put`].
+    fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome;
+}
+
+/// Which entries to look at; parts that are given must all match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Of this source.
+    pub source: Option<String>,
+    /// With this tag.
+    pub tag: Option<Tag>,
+}
+
+impl Filter {
+    /// Every entry.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Entries of `source`.
+    pub fn source(source: impl Into<String>) -> Self {
+        Self { source: Some(source.into()), tag: None }
+    }
+
+    /// Entries with `tag`.
+    pub fn tag(tag: Tag) -> Self {
+        Self { source: None, tag: Some(tag) }
+    }
+
+    /// Narrows to entries with `tag`.
+    #[must_use]
+    pub fn and_tag(mut self, tag: Tag) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+
+    /// Whether an entry matches.
+    pub fn matches(&self, key: &Key, tags: &[Tag]) -> bool {
+        self.source.as_deref().is_none_or(|source| source == key.source())
+            && self.tag.as_ref().is_none_or(|tag| tags.contains(tag))
+    }
+
+    /// What an invalidation of the matching entries covers.
+    pub fn selector(&self) -> Selector {
+        match (&self.source, &self.tag) {
+            (None, None) => Selector::All,
+            (Some(source), None) => Selector::Source(source.as_str().into()),
+            (None, Some(tag)) => Selector::Tag(tag.clone()),
+            (Some(source), Some(tag)) => Selector::SourceTag(source.as_str().into(), tag.clone()),
+        }
+    }
+}
+
+/// An entry without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its key.
+    pub key: Key,
+    /// Length of the value, in bytes.
+    pub raw_bytes: u64,
+    /// Length as stored, in bytes.
+    pub stored_bytes: u64,
+    /// From when on it is not fresh.
+    pub expires_at: Timestamp,
+    /// From when on it is never served.
+    pub stale_until: Timestamp,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}
+
+/// What one source occupies in a tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceUsage {
+    /// The source.
+    pub source: String,
+    /// Entries, dead ones included until they are removed.
+    pub entries: u64,
+    /// Length of their values, in bytes.
+    pub raw_bytes: u64,
+    /// Length as stored, in bytes.
+    pub stored_bytes: u64,
+}
+
+/// What a tier holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// By source, sorted by name.
+    pub sources: Vec<SourceUsage>,
+    /// Bytes occupied in all, with keys, metadata and bookkeeping: memory, or size on disk.
+    pub occupied_bytes: u64,
+    /// Most bytes it may occupy, if bounded.
+    pub capacity_bytes: Option<u64>,
+    /// Entries it gave up to stay within its bound, since it was opened.
+    pub evictions: u64,
+}
+
+impl Usage {
+    /// The sum over all sources; its `source` is empty.
+    pub fn total(&self) -> SourceUsage {
+        self.sources.iter().fold(SourceUsage::default(), |sum, one| SourceUsage {
+            source: String::new(),
+            entries: sum.entries + one.entries,
+            raw_bytes: sum.raw_bytes + one.raw_bytes,
+            stored_bytes: sum.stored_bytes + one.stored_bytes,
+        })
+    }
+}
+
+/// Looking at what is stored. Nothing here changes recency or promotes.
+#[async_trait]
+pub trait Inspect: fmt::Debug + Send + Sync + 'static {
+    /// Up to `limit` entries that match, in the order of their keys, after the key `after`.
+    async fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Summary>>;
+
+    /// What the tier holds.
+    async fn usage(&self) -> Result<Usage>;
+
+    /// Removes entries that are dead at `now`, of `key` alone or of all; how many went.
+    async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64>;
+}

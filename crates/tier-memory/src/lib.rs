@@ -1,0 +1,327 @@
+//! Larder's memory tier: [`quick_cache`], weighed in bytes.
+//!
+//! Synchronous: the chain asks it inside the call, without making a future. A read takes one shard
+//! lock of `quick_cache` and allocates nothing.
+
+mod shards;
+
+use std::{
+    fmt,
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use cache_core::{
+    Barrier, BarrierSet, Capability, Clock, Entry, Filter, Freshness, Inspect, Key, PutOutcome,
+    Result, Selector, SourceUsage, Summary, SyncTier, SystemClock, Tier, Timestamp, Usage,
+};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+
+/// Default capacity: 256 MiB.
+pub const DEFAULT_CAPACITY_BYTES: u64 = 256 << 20;
+
+/// Bytes an entry costs beside its key's text and what [`Entry::weight`] counts: the slot in the
+/// table (`quick_cache` documents 21 bytes beside key and value, at a load of 2 to 3) and the two
+/// counters before the key's text.
+const SLOT_BYTES: u64 = ((size_of::<Key>() + size_of::<Entry>() + 21) * 3 / 2 + 16) as u64;
+
+/// Locks that order puts of one key; puts of different keys rarely meet.
+const STRIPES: usize = 64;
+
+/// Entries in this process's memory, bounded in bytes.
+#[derive(Debug)]
+pub struct MemoryTier {
+    cache: Cache<Key, Entry, ByBytes, DefaultHashBuilder, CountEvictions>,
+    clock: Arc<dyn Clock>,
+    barriers: BarrierSet,
+    stripes: Box<[Mutex<()>]>,
+    hasher: DefaultHashBuilder,
+    evictions: Arc<AtomicU64>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    capacity: u64,
+    largest: u64,
+}
+
+/// What a [`MemoryTier`] counted when it was asked as a [`Tier`].
+///
+/// Reads through [`SyncTier`] are counted by their caller, so that none counts twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Reads that found an entry, fresh or stale.
+    pub hits: u64,
+    /// Reads that found none.
+    pub misses: u64,
+    /// Entries given up to stay within the capacity.
+    pub evictions: u64,
+    /// Entries held.
+    pub entries: u64,
+    /// Their weight, in bytes.
+    pub weight: u64,
+}
+
+impl MemoryTier {
+    /// A tier that holds up to `capacity` bytes of keys, values, metadata and bookkeeping, and
+    /// reads time from the machine's clock.
+    pub fn new(capacity: u64) -> Self {
+        Self::with_clock(capacity, Arc::new(SystemClock::new()))
+    }
+
+    /// The same with a clock of the caller's choice.
+    pub fn with_clock(capacity: u64, clock: Arc<dyn Clock>) -> Self {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let hasher = DefaultHashBuilder::default();
+        let cache = Cache::with_options(
+            shards::options(OptionsBuilder::new(), capacity),
+            ByBytes,
+            hasher.clone(),
+            CountEvictions(Arc::clone(&evictions)),
+        );
+        let largest = shards::largest_entry(cache.shard_capacity());
+        Self {
+            cache,
+            clock,
+            barriers: BarrierSet::new(),
+            stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+            hasher,
+            evictions,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            capacity,
+            largest,
+        }
+    }
+
+    /// Weight of the largest entry it takes, in bytes: its share of the capacity is divided among
+    /// shards, and one entry must fit into one.
+    pub fn largest_entry(&self) -> u64 {
+        self.largest
+    }
+
+    /// What it counted.
+    pub fn stats(&self) -> MemoryStats {
+        MemoryStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            evictions: self.evictions.load(Ordering::Relaxed),
+            entries: self.cache.len() as u64,
+            weight: self.cache.weight(),
+        }
+    }
+
+    fn counted(&self, key: &Key) -> Option<Entry> {
+        let found = self.get_now(key, self.clock.now());
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    fn remove_now(&self, key: &Key) -> bool {
+        let now = self.clock.now();
+        let removed = self.cache.remove(key);
+        removed.is_some_and(|(_, entry)| entry.freshness(now) != Freshness::Dead)
+    }
+
+    /// Removes what `gone` selects; how many entries went.
+    fn discard_where(&self, gone: impl Fn(&Key, &Entry) -> bool) -> u64 {
+        let removed = AtomicU64::new(0);
+        self.cache.retain(|key, entry| {
+            let go = gone(key, entry);
+            removed.fetch_add(u64::from(go), Ordering::Relaxed);
+            !go
+        });
+        removed.into_inner()
+    }
+
+    fn bar_now(&self, barrier: &Barrier) -> u64 {
+        // First the barrier: a put that is under way now is found out at its first read.
+        self.barriers.add(barrier);
+        match &barrier.selector {
+            Selector::Key(key) => {
+                let removed = self.cache.remove_if(key, |entry| barrier.covers(key, entry));
+                u64::from(removed.is_some())
+            }
+            _ => self.discard_where(|key, entry| barrier.covers(key, entry)),
+        }
+    }
+}
+
+impl SyncTier for MemoryTier {
+    #[inline]
+    fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry> {
+        let entry = self.cache.get(key)?;
+        if self.barriers.covers(key, &entry) || entry.freshness(now) == Freshness::Dead {
+            // Only if it is still this one: a newer value may have come meanwhile.
+            self.cache.remove_if(key, |stored| stored.is_same(&entry));
+            return None;
+        }
+        Some(entry)
+    }
+
+    fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome {
+        if !key.is_storable() {
+            return PutOutcome::Refused { reason: "the key cannot be stored".to_owned() };
+        }
+        let weight = ByBytes.weight(key, entry);
+        if weight > self.largest {
+            let largest = self.largest;
+            return PutOutcome::Refused {
+                reason: format!("it weighs {weight} bytes, more than one shard's {largest}"),
+            };
+        }
+        // Orders the look and the insert of one key; quick_cache has no compare-and-insert that
+        // also keeps its capacity.
+        let stripe = self.hasher.hash_one(key) as usize % STRIPES;
+        let _order = self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
+        if self.barriers.covers(key, entry) {
+            return PutOutcome::Barred;
+        }
+        if self.cache.peek(key).is_some_and(|stored| stored.as_of() >= entry.as_of()) {
+            return PutOutcome::Superseded;
+        }
+        self.cache.insert(key.clone(), entry.clone());
+        PutOutcome::Stored
+    }
+}
+
+#[async_trait]
+impl Tier for MemoryTier {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capability(&self) -> Capability {
+        Capability::LOCAL
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>> {
+        Ok(self.counted(key))
+    }
+
+    async fn put(&self, key: &Key, entry: &Entry) -> Result<PutOutcome> {
+        Ok(self.put_now(key, entry))
+    }
+
+    async fn remove(&self, key: &Key) -> Result<bool> {
+        Ok(self.remove_now(key))
+    }
+
+    async fn bar(&self, barrier: &Barrier) -> Result<u64> {
+        Ok(self.bar_now(barrier))
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        Ok(keys.iter().map(|key| self.counted(key)).collect())
+    }
+
+    async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {
+        Ok(entries.iter().map(|(key, entry)| self.put_now(key, entry)).collect())
+    }
+
+    async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
+        Ok(keys.iter().map(|key| u64::from(self.remove_now(key))).sum())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.cache.clear();
+        Ok(())
+    }
+
+    fn as_sync(&self) -> Option<&dyn SyncTier> {
+        Some(self)
+    }
+
+    fn as_inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Inspect for MemoryTier {
+    async fn scan(
+        &self,
+        filter: &Filter,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Summary>> {
+        let mut found: Vec<(Key, Entry)> = self
+            .cache
+            .iter()
+            .filter(|(key, entry)| {
+                after.is_none_or(|after| key > after)
+                    && filter.matches(key, entry.tags())
+                    && !self.barriers.covers(key, entry)
+            })
+            .collect();
+        found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        found.truncate(limit);
+        let summary = |(key, entry): (Key, Entry)| Summary {
+            key,
+            raw_bytes: entry.value().len() as u64,
+            stored_bytes: entry.value().len() as u64,
+            expires_at: entry.expires_at(),
+            stale_until: entry.stale_until(),
+            tags: entry.tags().to_vec(),
+        };
+        Ok(found.into_iter().map(summary).collect())
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let mut sources = std::collections::BTreeMap::<String, SourceUsage>::new();
+        for (key, entry) in self.cache.iter() {
+            let usage = sources.entry(key.source().to_owned()).or_insert_with(|| SourceUsage {
+                source: key.source().to_owned(),
+                ..SourceUsage::default()
+            });
+            usage.entries += 1;
+            usage.raw_bytes += entry.value().len() as u64;
+            usage.stored_bytes += entry.value().len() as u64;
+        }
+        let mut usage = Usage::default();
+        usage.sources = sources.into_values().collect();
+        usage.occupied_bytes = self.cache.weight();
+        usage.capacity_bytes = Some(self.capacity);
+        usage.evictions = self.evictions.load(Ordering::Relaxed);
+        Ok(usage)
+    }
+
+    async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64> {
+        let dead = |entry: &Entry| entry.freshness(now) == Freshness::Dead;
+        Ok(match key {
+            Some(key) => u64::from(self.cache.remove_if(key, dead).is_some()),
+            None => self.discard_where(|_, entry| dead(entry)),
+        })
+    }
+}
+
+/// Weighs entries by the memory they occupy.
+#[derive(Clone, Copy, Debug)]
+struct ByBytes;
+
+impl Weighter<Key, Entry> for ByBytes {
+    fn weight(&self, key: &Key, entry: &Entry) -> u64 {
+        key.as_str().len() as u64 + entry.weight() + SLOT_BYTES
+    }
+}
+
+#[derive(Clone)]
+struct CountEvictions(Arc<AtomicU64>);
+
+impl Lifecycle<Key, Entry> for CountEvictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _key: Key, _entry: Entry) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for CountEvictions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CountEvictions").field(&self.0.load(Ordering::Relaxed)).finish()
+    }
+}

@@ -1,0 +1,141 @@
+//! The memory tier through its public interface.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use cache_core::{
+    Barrier, Clock, Entry, Inspect, Key, PutOutcome, Selector, Stamp, StampClock, SyncTier, Tier,
+};
+use tier_memory::MemoryTier;
+use tier_testkit::{ManualClock, conformance};
+
+const MIB: u64 = 1 << 20;
+
+fn entry(stamps: &StampClock, bytes: usize) -> Entry {
+    Entry::builder(vec![7; bytes], stamps.issue()).build()
+}
+
+fn tier(capacity: u64) -> (MemoryTier, StampClock, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+    (MemoryTier::with_clock(capacity, Arc::clone(&shared)), StampClock::new(shared), clock)
+}
+
+#[tokio::test]
+async fn keeps_every_promise_of_a_tier() {
+    conformance(async |clock| MemoryTier::with_clock(16 * MIB, clock)).await;
+}
+
+#[test]
+fn stays_within_its_capacity_and_counts_what_it_evicts() {
+    let (tier, stamps, _) = tier(MIB);
+    for n in 0..2_000 {
+        let outcome = tier.put_now(&Key::new(format!("a:{n}")), &entry(&stamps, 2_000));
+        assert_eq!(outcome, PutOutcome::Stored);
+        assert!(tier.stats().weight <= MIB, "{:?}", tier.stats());
+    }
+    let stats = tier.stats();
+    assert_eq!(stats.entries + stats.evictions, 2_000);
+    assert!(stats.weight > MIB * 8 / 10, "the capacity is used: {stats:?}");
+}
+
+#[test]
+fn weighs_key_value_and_metadata() {
+    let (tier, stamps, _) = tier(MIB);
+    tier.put_now(&Key::new("a:1"), &entry(&stamps, 1_000));
+    let light = tier.stats().weight;
+    assert!((1_000..1_500).contains(&light), "{light}");
+    let key = Key::new(format!("a:{}", "k".repeat(500)));
+    let tagged = Entry::builder(vec![7; 1_000], stamps.issue())
+        .etag(Some("e".repeat(300)))
+        .tags([cache_core::Tag::new("t".repeat(200)).unwrap()])
+        .build();
+    tier.put_now(&key, &tagged);
+    let heavy = tier.stats().weight - light;
+    assert!(heavy >= light + 500 + 300 + 200 - 3, "{heavy} against {light}");
+}
+
+#[test]
+fn refuses_what_does_not_fit_into_a_shard_and_says_why() {
+    let (tier, stamps, _) = tier(MIB);
+    let key = Key::new("a:large");
+    let fits = usize::try_from(tier.largest_entry()).unwrap() - 1_000;
+    assert_eq!(tier.put_now(&key, &entry(&stamps, fits)), PutOutcome::Stored);
+    let refused = tier.put_now(&key, &entry(&stamps, 2 * fits));
+    let PutOutcome::Refused { reason } = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("more than one shard"), "{reason}");
+    assert_eq!(tier.stats().evictions, 0, "a refusal is no eviction");
+}
+
+#[test]
+fn a_small_tier_takes_values_of_nearly_its_capacity() {
+    for mib in [1, 8, 15, 17, 40] {
+        let (tier, ..) = tier(mib * MIB);
+        let expected = (mib * MIB).min(16 * MIB) * 9 / 10;
+        assert!(tier.largest_entry() > expected, "{mib} MiB: {}", tier.largest_entry());
+    }
+}
+
+#[test]
+fn refuses_keys_that_cannot_be_stored() {
+    let (tier, stamps, _) = tier(MIB);
+    let outcome = tier.put_now(&Key::new("a\n:b"), &entry(&stamps, 1));
+    assert!(matches!(outcome, PutOutcome::Refused { .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn counts_hits_and_misses_exactly_once() {
+    let (tier, stamps, clock) = tier(MIB);
+    let key = Key::new("a:1");
+    let short = Entry::builder("v", stamps.issue())
+        .expires_at(clock.now().saturating_add(Duration::from_millis(5)))
+        .build();
+    tier.put(&key, &short).await.unwrap();
+    tier.get(&key).await.unwrap();
+    tier.get_many(&[key.clone(), Key::new("a:2")]).await.unwrap();
+    clock.advance(Duration::from_millis(5));
+    tier.get(&key).await.unwrap();
+    tier.scan(&cache_core::Filter::all(), None, 9).await.unwrap();
+    let stats = tier.stats();
+    assert_eq!((stats.hits, stats.misses, stats.entries), (2, 2, 0), "{stats:?}");
+}
+
+#[test]
+fn an_entry_put_while_a_barrier_arrives_is_never_served() {
+    let (tier, stamps, clock) = tier(16 * MIB);
+    let key = Key::new("a:1");
+    for _ in 0..2_000 {
+        let loaded = entry(&stamps, 10);
+        let barrier = Barrier { selector: Selector::Source("a".into()), stamp: stamps.issue() };
+        thread::scope(|scope| {
+            scope.spawn(|| tier.put_now(&key, &loaded));
+            scope.spawn(|| futures(tier.bar(&barrier)));
+        });
+        assert_eq!(tier.get_now(&key, clock.now()), None);
+    }
+}
+
+#[test]
+fn of_concurrent_puts_the_latest_load_stays() {
+    let (tier, stamps, clock) = tier(16 * MIB);
+    let key = Key::new("a:1");
+    for _ in 0..500 {
+        let (old, new) = (entry(&stamps, 1), entry(&stamps, 2));
+        thread::scope(|scope| {
+            scope.spawn(|| tier.put_now(&key, &old));
+            scope.spawn(|| tier.put_now(&key, &new));
+        });
+        let found = tier.get_now(&key, clock.now()).map(|entry| entry.as_of());
+        assert_eq!(found, Some(new.as_of()));
+        assert!(found > Some(Stamp::ZERO));
+    }
+}
+
+/// Runs a future that never waits.
+fn futures<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("the memory tier never waits"),
+    }
+}

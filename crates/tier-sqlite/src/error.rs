@@ -1,0 +1,100 @@
+//! What can go wrong with a file, and what it means for the chain.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use cache_core::{Error, ErrorKind, Op};
+use rusqlite::ErrorCode;
+
+use crate::NAME;
+
+/// Why an operation on the file failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("cannot prepare {}: {source}", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("{} is a directory; set `cache.sqlite.path` to a file", .0.display())]
+    Directory(PathBuf),
+    #[error(
+        "{} is not a SQLite database and is left untouched; move it away or set \
+         `cache.sqlite.path` to another file",
+        .0.display()
+    )]
+    NotADatabase(PathBuf),
+    #[error(
+        "{} belongs to another program (it holds {tables}) and is left untouched; set \
+         `cache.sqlite.path` to another file",
+        path.display()
+    )]
+    Foreign { path: PathBuf, tables: String },
+    #[error(
+        "{} was written by a newer Larder (format {found}, this one knows {known}); upgrade, or \
+         set `cache.sqlite.path` to another file",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the tier has been closed")]
+    Closed,
+    #[error("a thread of the tier panicked")]
+    Panicked,
+}
+
+impl Failure {
+    /// Says which file SQLite did not recognise.
+    pub(crate) fn at(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                Self::NotADatabase(path.to_owned())
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Prepare { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                ErrorKind::Refused
+            }
+            Self::Prepare { .. } => ErrorKind::Unavailable,
+            Self::Directory(_)
+            | Self::NotADatabase(_)
+            | Self::Foreign { .. }
+            | Self::Newer { .. } => ErrorKind::Unusable,
+            Self::Closed => ErrorKind::Closed,
+            Self::Panicked => ErrorKind::Internal,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
+                Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
+                Some(
+                    ErrorCode::ReadOnly
+                    | ErrorCode::DiskFull
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::AuthorizationForStatementDenied
+                    | ErrorCode::TooBig,
+                ) => ErrorKind::Refused,
+                Some(
+                    ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::FileLockingProtocolFailed,
+                ) => ErrorKind::Unavailable,
+                _ => ErrorKind::Internal,
+            },
+        }
+    }
+
+    /// Whether the connection may be at fault, and is better opened anew.
+    pub(crate) fn spoils_connection(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unusable | ErrorKind::Internal)
+            || matches!(self, Self::Sqlite(error)
+                if matches!(error.sqlite_error_code(),
+                    Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly)))
+    }
+}
+
+/// The chain's view of a failure that several callers may share.
+pub(crate) fn tier_error(op: Op, failure: Arc<Failure>) -> Error {
+    Error::new(failure.kind(), op, NAME).with_source(failure)
+}

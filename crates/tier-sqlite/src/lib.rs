@@ -1,0 +1,255 @@
+//! Larder's SQLite tier: one file, shared by processes, that outlives them.
+//!
+//! Every row has a checksum over key, metadata and value; a damaged row is a miss and is removed.
+//! Writes of a process are committed in groups by one thread; `put` answers after the commit. The
+//! file is opened by the first operation, so a tier whose file cannot be used now can be built, and
+//! works from the moment it can.
+//!
+//! Never opens a file that another program made, and never replaces one.
+
+mod barriers;
+mod error;
+mod inspect;
+mod open;
+mod options;
+mod rows;
+mod worker;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use cache_core::{
+    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
+    Tier,
+};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::{
+    error::tier_error,
+    rows::{Found, Stored},
+    worker::Workers,
+};
+
+pub use crate::options::SqliteOptions;
+
+const NAME: &str = "sqlite";
+
+/// Entries in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteTier {
+    options: Arc<SqliteOptions>,
+    workers: RwLock<Option<Arc<Workers>>>,
+    /// Closed when the last thread has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+    corrupt: AtomicU64,
+}
+
+impl SqliteTier {
+    /// A tier with these options; starts its threads, opens nothing yet.
+    ///
+    /// # Errors
+    /// When the system starts no more threads.
+    pub fn new(options: SqliteOptions) -> Result<Self> {
+        let options = Arc::new(options);
+        let (workers, ended) = Workers::start(&options).map_err(|error| {
+            Error::new(ErrorKind::Unavailable, Op::Open, NAME).with_source(error)
+        })?;
+        Ok(Self {
+            options,
+            workers: RwLock::new(Some(Arc::new(workers))),
+            ended: Mutex::new(ended),
+            corrupt: AtomicU64::new(0),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// Damaged rows found, and removed, since the tier was made.
+    pub fn corrupt_rows(&self) -> u64 {
+        self.corrupt.load(Ordering::Relaxed)
+    }
+
+    fn workers(&self, op: Op) -> Result<Arc<Workers>> {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.as_ref().map(Arc::clone).ok_or_else(|| Error::new(ErrorKind::Closed, op, NAME))
+    }
+
+    /// What is given back for a row, removing it if it is damaged.
+    fn accept(&self, workers: &Workers, key: &Key, found: Found) -> Option<Entry> {
+        match found {
+            Found::Nothing => None,
+            Found::Entry(entry) => Some(entry),
+            Found::Damaged { id, checksum, reason } => {
+                self.corrupt.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(tier = NAME, %key, reason, "damaged entry removed");
+                // By checksum too: the row may have been rewritten meanwhile. If the queue is full
+                // the next read will find the damage again.
+                workers.try_write(move |connection| {
+                    connection
+                        .execute(
+                            "DELETE FROM entries WHERE id = ?1 AND checksum IS ?2",
+                            (id, &checksum),
+                        )
+                        .map(drop)
+                });
+                None
+            }
+        }
+    }
+
+    /// The form an entry is stored in; large values are compressed off the async workers.
+    async fn encode(&self, workers: &Workers, key: Key, entry: Entry) -> Result<Stored> {
+        let compress = self.options.compressor.clone();
+        let Some(compress) = compress.filter(|c| entry.value().len() >= c.threshold) else {
+            return Ok(Stored::new(key, entry, CodecId::RAW, None));
+        };
+        let work = move || match compress.codec.encode(entry.value()) {
+            Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
+            Ok(None) => Stored::new(key, entry, CodecId::RAW, None),
+            Err(error) => {
+                tracing::warn!(tier = NAME, %key, %error, "stored uncompressed");
+                Stored::new(key, entry, CodecId::RAW, None)
+            }
+        };
+        workers.compute(work).await.map_err(|failure| tier_error(Op::Put, failure))
+    }
+
+    /// Why an entry is not stored at all, if it is not.
+    fn refusal(&self, key: &Key, entry: &Entry) -> Option<PutOutcome> {
+        let (len, max) = (entry.value().len() as u64, self.options.max_value_bytes);
+        if !key.is_storable() {
+            Some(PutOutcome::Refused { reason: "the key cannot be stored".to_owned() })
+        } else if len > max {
+            let reason = format!("its {len} bytes are more than the {max} a value may have");
+            Some(PutOutcome::Refused { reason })
+        } else {
+            None
+        }
+    }
+}
+
+#[async_trait]
+impl Tier for SqliteTier {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capability(&self) -> Capability {
+        Capability::DURABLE
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>> {
+        let found = self.get_many(std::slice::from_ref(key)).await;
+        match found {
+            Ok(mut found) => Ok(found.pop().flatten()),
+            Err(error) => Err(error.with_key(key)),
+        }
+    }
+
+    async fn put(&self, key: &Key, entry: &Entry) -> Result<PutOutcome> {
+        let outcomes = self.put_many(&[(key.clone(), entry.clone())]).await;
+        match outcomes {
+            Ok(mut outcomes) => outcomes
+                .pop()
+                .ok_or_else(|| Error::new(ErrorKind::Internal, Op::Put, NAME).with_key(key)),
+            Err(error) => Err(error.with_key(key)),
+        }
+    }
+
+    async fn remove(&self, key: &Key) -> Result<bool> {
+        let removed = self.remove_many(std::slice::from_ref(key)).await;
+        removed.map(|n| n > 0).map_err(|error| error.with_key(key))
+    }
+
+    async fn bar(&self, barrier: &Barrier) -> Result<u64> {
+        let barrier = barrier.clone();
+        let job = self.workers(Op::Bar)?;
+        let removed = job.write(move |connection| barriers::set(connection, &barrier)).await;
+        removed.map(|n| n as u64).map_err(|failure| tier_error(Op::Bar, failure))
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        let workers = self.workers(Op::Get)?;
+        let now = self.options.clock.now();
+        let asked = keys.to_vec();
+        let found = workers.read(move |connection, options| {
+            // One snapshot, and one taking of the read lock, for all.
+            let snapshot = (asked.len() > 1).then(|| connection.unchecked_transaction());
+            let snapshot = snapshot.transpose()?;
+            let found: rusqlite::Result<Vec<_>> =
+                asked.iter().map(|key| rows::find(connection, options, key, now)).collect();
+            drop(snapshot);
+            Ok(found?)
+        });
+        let found = found.await.map_err(|failure| tier_error(Op::Get, failure))?;
+        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found)).collect())
+    }
+
+    async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {
+        let workers = self.workers(Op::Put)?;
+        let mut refused = Vec::with_capacity(entries.len());
+        let mut stored = Vec::with_capacity(entries.len());
+        for (key, entry) in entries {
+            let refusal = self.refusal(key, entry);
+            if refusal.is_none() {
+                stored.push(self.encode(&workers, key.clone(), entry.clone()).await?);
+            }
+            refused.push(refusal);
+        }
+        let written = workers.write(move |connection| {
+            let put = |stored: &Stored| {
+                if barriers::cover(connection, stored.key(), stored.entry())? {
+                    Ok(PutOutcome::Barred)
+                } else if stored.upsert(connection)? {
+                    Ok(PutOutcome::Stored)
+                } else {
+                    Ok(PutOutcome::Superseded)
+                }
+            };
+            stored.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let written = written.await.map_err(|failure| tier_error(Op::Put, failure))?;
+        let mut written = written.into_iter();
+        Ok(refused.into_iter().filter_map(|refusal| refusal.or_else(|| written.next())).collect())
+    }
+
+    async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
+        let keys = keys.to_vec();
+        let now = self.options.clock.now().as_millis();
+        let workers = self.workers(Op::Remove)?;
+        let removed = workers.write(move |connection| {
+            let mut delete = connection.prepare_cached(
+                "DELETE FROM entries WHERE key_hash = ?1 AND key = ?2 RETURNING stale_until > ?3",
+            )?;
+            keys.iter()
+                .map(|key| {
+                    let key = key.as_str();
+                    let mut rows = delete.query((rows::key_hash(key), key, now))?;
+                    rows.next()?.map_or(Ok(0), |row| row.get::<_, u64>(0))
+                })
+                .sum::<rusqlite::Result<u64>>()
+        });
+        removed.await.map_err(|failure| tier_error(Op::Remove, failure))
+    }
+
+    async fn close(&self) -> Result<()> {
+        // Operations under way hold the threads; the last of them lets these end.
+        drop(self.workers.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut ended = self.ended.lock().await;
+        while ended.recv().await.is_some() {}
+        Ok(())
+    }
+
+    fn as_inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+}

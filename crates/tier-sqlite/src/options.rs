@@ -1,0 +1,84 @@
+//! How a SQLite tier is set up.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cache_core::{Clock, Codec, CodecId, SystemClock};
+
+/// Options of a [`SqliteTier`](crate::SqliteTier).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SqliteOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) readers: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) compressor: Option<Compressor>,
+    pub(crate) decoders: Vec<Arc<dyn Codec>>,
+    pub(crate) max_value_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Compressor {
+    pub(crate) codec: Arc<dyn Codec>,
+    pub(crate) threshold: usize,
+}
+
+impl SqliteOptions {
+    /// A tier in the file `path`, which is created, with its directory, when it does not exist.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().to_owned(),
+            busy_timeout: Duration::from_secs(5),
+            readers: 2,
+            clock: Arc::new(SystemClock::new()),
+            compressor: None,
+            decoders: Vec::new(),
+            max_value_bytes: 64 << 20,
+        }
+    }
+
+    /// How long to wait for a lock that another process holds. Default: 5 s.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// Threads that read, at least one. Default: 2.
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers.max(1);
+        self
+    }
+
+    /// Where the time is read. Default: the machine's clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Compresses values of at least `threshold` bytes. Default: none are compressed.
+    pub fn compress(mut self, codec: Arc<dyn Codec>, threshold: usize) -> Self {
+        self.compressor = Some(Compressor { codec, threshold });
+        self
+    }
+
+    /// Also reads values that this codec compressed. Default: the codec that compresses, if any.
+    pub fn decoder(mut self, codec: Arc<dyn Codec>) -> Self {
+        self.decoders.push(codec);
+        self
+    }
+
+    /// Largest value that is stored or read, in bytes. Default: 64 MiB.
+    pub fn max_value_bytes(mut self, bytes: u64) -> Self {
+        self.max_value_bytes = bytes;
+        self
+    }
+
+    pub(crate) fn decoder_of(&self, id: CodecId) -> Option<&dyn Codec> {
+        let all = self.compressor.iter().map(|compressor| &compressor.codec).chain(&self.decoders);
+        all.map(|codec| &**codec).find(|codec| codec.id() == id)
+    }
+}

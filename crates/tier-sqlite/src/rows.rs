@@ -1,0 +1,249 @@
+//! Entries as rows, and back.
+
+use bytes::Bytes;
+use cache_core::{CodecId, Entry, Key, Stamp, Tag, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Value};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::SqliteOptions;
+
+/// An entry in the form it is stored in.
+pub(crate) struct Stored {
+    key: Key,
+    entry: Entry,
+    codec: CodecId,
+    /// Encoded value; `None` when the raw value is stored.
+    encoded: Option<Vec<u8>>,
+    tags: String,
+    checksum: i64,
+}
+
+/// What a look for a key found.
+pub(crate) enum Found {
+    Nothing,
+    Entry(Entry),
+    /// A row whose checksum, frame or metadata is wrong.
+    Damaged {
+        id: i64,
+        /// As read; a row that was rewritten meanwhile has another.
+        checksum: Value,
+        reason: String,
+    },
+}
+
+/// The hash a row is found by.
+pub(crate) fn key_hash(key: &str) -> i64 {
+    xxh3_64(key.as_bytes()).cast_signed()
+}
+
+impl Stored {
+    /// Encodes an entry; `encoded` is the value as `codec` made it.
+    pub(crate) fn new(key: Key, entry: Entry, codec: CodecId, encoded: Option<Vec<u8>>) -> Self {
+        let tags = join_tags(entry.tags());
+        let mut stored = Self { key, entry, codec, encoded, tags, checksum: 0 };
+        stored.checksum = Metadata::of(&stored).checksum(stored.value());
+        stored
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn value(&self) -> &[u8] {
+        self.encoded.as_deref().unwrap_or(self.entry.value())
+    }
+
+    /// Inserts it, or replaces a row that was loaded earlier; whether it is stored now.
+    pub(crate) fn upsert(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let row = Metadata::of(self);
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO entries (key_hash, key, source, as_of, expires_at, stale_until, version,
+                 etag, source_last_modified, content_type, tags, codec, raw_len, checksum, value)
+             VALUES (:key_hash, :key, :source, :as_of, :expires_at, :stale_until, :version,
+                 :etag, :source_last_modified, :content_type, :tags, :codec, :raw_len, :checksum,
+                 :value)
+             ON CONFLICT (key_hash) DO UPDATE SET
+                 key = excluded.key, source = excluded.source, as_of = excluded.as_of,
+                 expires_at = excluded.expires_at, stale_until = excluded.stale_until,
+                 version = excluded.version, etag = excluded.etag,
+                 source_last_modified = excluded.source_last_modified,
+                 content_type = excluded.content_type, tags = excluded.tags,
+                 codec = excluded.codec, raw_len = excluded.raw_len, checksum = excluded.checksum,
+                 value = excluded.value
+             WHERE excluded.as_of > as_of
+             RETURNING id",
+        )?;
+        let id: Option<i64> = statement
+            .query_row(
+                named_params! {
+                    ":key_hash": key_hash(row.key), ":key": row.key, ":source": self.key.source(),
+                    ":as_of": row.as_of, ":expires_at": row.expires_at,
+                    ":stale_until": row.stale_until, ":version": row.version, ":etag": row.etag,
+                    ":source_last_modified": row.source_last_modified,
+                    ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
+                    ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
+                },
+                |row| row.get(0),
+            )
+            .optional()?;
+        let Some(id) = id else { return Ok(false) };
+        connection.prepare_cached("DELETE FROM entry_tags WHERE entry = ?1")?.execute([id])?;
+        if !self.entry.tags().is_empty() {
+            let mut insert =
+                connection.prepare_cached("INSERT INTO entry_tags (tag, entry) VALUES (?1, ?2)")?;
+            for tag in self.entry.tags() {
+                insert.execute((tag.as_str(), id))?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Looks a key up.
+pub(crate) fn find(
+    connection: &Connection,
+    options: &SqliteOptions,
+    key: &Key,
+    now: Timestamp,
+) -> rusqlite::Result<Found> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, key, as_of, expires_at, stale_until, version, etag, source_last_modified,
+             content_type, tags, codec, raw_len, checksum, value
+         FROM entries WHERE key_hash = ?1 AND key = ?2",
+    )?;
+    let mut rows = statement.query((key_hash(key.as_str()), key.as_str()))?;
+    let Some(row) = rows.next()? else { return Ok(Found::Nothing) };
+    let id = row.get(0)?;
+    Ok(match read(row, options, now) {
+        Ok(Some(entry)) => Found::Entry(entry),
+        Ok(None) => Found::Nothing,
+        Err(reason) => Found::Damaged { id, checksum: row.get(12)?, reason },
+    })
+}
+
+/// The entry in a row, `None` if it is dead; fails if the row is damaged in any way.
+fn read(row: &Row<'_>, options: &SqliteOptions, now: Timestamp) -> Result<Option<Entry>, String> {
+    // Anything but what was written, a NULL or text that is no UTF-8 for example, is damage.
+    let damaged = |error: rusqlite::Error| error.to_string();
+    let text = |column| -> Result<Option<&str>, String> {
+        row.get_ref(column).map_err(damaged)?.as_str_or_null().map_err(|error| error.to_string())
+    };
+    let metadata = Metadata {
+        key: text(1)?.unwrap_or_default(),
+        as_of: row.get(2).map_err(damaged)?,
+        expires_at: row.get(3).map_err(damaged)?,
+        stale_until: row.get(4).map_err(damaged)?,
+        version: text(5)?,
+        etag: text(6)?,
+        source_last_modified: text(7)?,
+        content_type: text(8)?,
+        tags: text(9)?.unwrap_or_default(),
+        codec: row.get(10).map_err(damaged)?,
+        raw_len: row.get(11).map_err(damaged)?,
+    };
+    let value = row.get_ref(13).map_err(damaged)?.as_blob().map_err(|error| error.to_string())?;
+    if metadata.checksum(value) != row.get::<_, i64>(12).map_err(damaged)? {
+        return Err("its checksum differs".to_owned());
+    }
+    if now.as_millis() >= metadata.stale_until {
+        return Ok(None);
+    }
+    let raw_len = u64::try_from(metadata.raw_len).map_err(|error| error.to_string())?;
+    let value = if metadata.codec == CodecId::RAW.0 {
+        Bytes::copy_from_slice(value)
+    } else {
+        let codec = options
+            .decoder_of(CodecId(metadata.codec))
+            .ok_or_else(|| format!("no codec of number {} is there", metadata.codec))?;
+        codec
+            .decode(value, raw_len, options.max_value_bytes)
+            .map_err(|error| error.to_string())?
+            .into()
+    };
+    let tags = split_tags(metadata.tags).collect::<Result<Vec<_>, _>>();
+    let entry = Entry::builder(value, Stamp::from_packed(metadata.as_of.cast_unsigned()))
+        .expires_at(Timestamp::from_millis(metadata.expires_at))
+        .stale_until(Timestamp::from_millis(metadata.stale_until))
+        .version(metadata.version)
+        .etag(metadata.etag)
+        .source_last_modified(metadata.source_last_modified)
+        .content_type(metadata.content_type)
+        .tags(tags.map_err(|error| error.to_string())?)
+        .build();
+    Ok(Some(entry))
+}
+
+fn join_tags(tags: &[Tag]) -> String {
+    tags.iter().map(Tag::as_str).collect::<Vec<_>>().join("\n")
+}
+
+/// The tags in a column; tags hold no control characters, so a line is a tag.
+pub(crate) fn split_tags(text: &str) -> impl Iterator<Item = Result<Tag, cache_core::InvalidTag>> {
+    text.lines().map(Tag::new)
+}
+
+/// The columns of a row that its checksum covers, beside the value.
+struct Metadata<'a> {
+    key: &'a str,
+    as_of: i64,
+    expires_at: i64,
+    stale_until: i64,
+    version: Option<&'a str>,
+    etag: Option<&'a str>,
+    source_last_modified: Option<&'a str>,
+    content_type: Option<&'a str>,
+    tags: &'a str,
+    codec: u8,
+    raw_len: i64,
+}
+
+impl<'a> Metadata<'a> {
+    fn of(stored: &'a Stored) -> Self {
+        let entry = &stored.entry;
+        Self {
+            key: stored.key.as_str(),
+            as_of: entry.as_of().packed().cast_signed(),
+            expires_at: entry.expires_at().as_millis(),
+            stale_until: entry.stale_until().as_millis(),
+            version: entry.version(),
+            etag: entry.etag(),
+            source_last_modified: entry.source_last_modified(),
+            content_type: entry.content_type(),
+            tags: &stored.tags,
+            codec: stored.codec.0,
+            raw_len: i64::try_from(entry.value().len()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// xxh3-64 over every column, each text behind its length, so that no two rows feed it alike.
+    fn checksum(&self, value: &[u8]) -> i64 {
+        let Self {
+            key,
+            as_of,
+            expires_at,
+            stale_until,
+            version,
+            etag,
+            source_last_modified,
+            content_type,
+            tags,
+            codec,
+            raw_len,
+        } = *self;
+        let mut hash = Xxh3::new();
+        for number in [as_of, expires_at, stale_until, i64::from(codec), raw_len] {
+            hash.update(&number.to_le_bytes());
+        }
+        for text in [Some(key), version, etag, source_last_modified, content_type, Some(tags)] {
+            let len = text.map_or(-1, |text| i64::try_from(text.len()).unwrap_or(i64::MAX));
+            hash.update(&len.to_le_bytes());
+            hash.update(text.unwrap_or_default().as_bytes());
+        }
+        hash.update(value);
+        hash.digest().cast_signed()
+    }
+}

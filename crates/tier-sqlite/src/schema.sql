@@ -1,0 +1,79 @@
+-- Format 1. One rowid table holds the entries, value last, so that metadata is read without
+-- walking overflow pages. A row is found by a 64-bit hash of its key, and the key is compared:
+-- an index of integers is a third smaller than one of keys, and both read alike.
+CREATE TABLE entries (
+    id                   INTEGER PRIMARY KEY,
+    key_hash             INTEGER NOT NULL UNIQUE, -- xxh3-64 of key, as a signed integer
+    key                  TEXT    NOT NULL,
+    source               TEXT    NOT NULL,
+    as_of                INTEGER NOT NULL,        -- hybrid logical stamp of the load's start
+    expires_at           INTEGER NOT NULL,        -- Unix milliseconds; 2^63-1 is never
+    stale_until          INTEGER NOT NULL,
+    version              TEXT,
+    etag                 TEXT,
+    source_last_modified TEXT,
+    content_type         TEXT,
+    tags                 TEXT    NOT NULL,        -- one a line
+    codec                INTEGER NOT NULL,        -- 0 raw, 1 zlib, 2 zstd
+    raw_len              INTEGER NOT NULL,
+    checksum             INTEGER NOT NULL,        -- xxh3-64 over key, metadata and stored bytes
+    value                BLOB    NOT NULL
+) STRICT;
+CREATE INDEX entries_by_source ON entries (source);
+CREATE INDEX entries_by_stale_until ON entries (stale_until);
+
+CREATE TABLE entry_tags (
+    tag   TEXT    NOT NULL,
+    entry INTEGER NOT NULL,
+    PRIMARY KEY (tag, entry)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entry_tags_by_entry ON entry_tags (entry);
+
+-- Invalidations: entries they select that were loaded at or before the stamp are not stored.
+-- A part that is empty selects nothing in particular; all three empty select everything.
+CREATE TABLE barriers (
+    key    TEXT    NOT NULL,
+    source TEXT    NOT NULL,
+    tag    TEXT    NOT NULL,
+    stamp  INTEGER NOT NULL,
+    PRIMARY KEY (key, source, tag)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX barriers_by_stamp ON barriers (stamp);
+
+-- Sums kept by triggers, whoever writes, so that opening and reporting never scan.
+CREATE TABLE totals (
+    source       TEXT    NOT NULL PRIMARY KEY,
+    entries      INTEGER NOT NULL,
+    raw_bytes    INTEGER NOT NULL,
+    stored_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER entries_inserted AFTER INSERT ON entries BEGIN
+    INSERT INTO totals VALUES (new.source, 1, new.raw_len, length(new.value))
+    ON CONFLICT (source) DO UPDATE SET
+        entries = entries + 1,
+        raw_bytes = raw_bytes + excluded.raw_bytes,
+        stored_bytes = stored_bytes + excluded.stored_bytes;
+END;
+
+CREATE TRIGGER entries_updated AFTER UPDATE ON entries BEGIN
+    UPDATE totals SET
+        entries = entries - 1,
+        raw_bytes = raw_bytes - old.raw_len,
+        stored_bytes = stored_bytes - length(old.value)
+    WHERE source = old.source;
+    INSERT INTO totals VALUES (new.source, 1, new.raw_len, length(new.value))
+    ON CONFLICT (source) DO UPDATE SET
+        entries = entries + 1,
+        raw_bytes = raw_bytes + excluded.raw_bytes,
+        stored_bytes = stored_bytes + excluded.stored_bytes;
+END;
+
+CREATE TRIGGER entries_deleted AFTER DELETE ON entries BEGIN
+    UPDATE totals SET
+        entries = entries - 1,
+        raw_bytes = raw_bytes - old.raw_len,
+        stored_bytes = stored_bytes - length(old.value)
+    WHERE source = old.source;
+    DELETE FROM entry_tags WHERE entry = old.id;
+END;
