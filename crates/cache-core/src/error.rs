@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, result};
 
-use crate::Key;
+use crate::{Escaped, Key};
 
 /// Any error that can be a cause.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -152,6 +152,28 @@ impl fmt::Display for Error {
     }
 }
 
+/// Displays an error with all its causes, escaped, on one line.
+#[derive(Clone, Copy, Debug)]
+pub struct Chained<'a>(pub &'a dyn StdError);
+
+impl fmt::Display for Chained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        write!(f, "{}", Escaped(&said))?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Transparent wrappers repeat their cause.
+            if text != said {
+                write!(f, ": {}", Escaped(&text))?;
+            }
+            said = text;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,5 +189,6 @@ mod tests {
         );
         assert_eq!(error.source().unwrap().to_string(), "disk on fire");
         assert!(error.kind().is_retryable());
+        assert!(Chained(&error).to_string().ends_with("`: unavailable: disk on fire"));
     }
 }

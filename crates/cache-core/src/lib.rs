@@ -24,7 +24,7 @@ pub use barrier::{Barrier, BarrierSet, Selector};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError, CodecId};
 pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
-pub use error::{BoxError, Error, ErrorKind, Op, Result};
+pub use error::{BoxError, Chained, Error, ErrorKind, Op, Result};
 pub use escape::Escaped;
 pub use key::{Key, MAX_KEY_BYTES};
 pub use key_builder::{Geography, KeyBuilder};

@@ -1,6 +1,6 @@
 //! Origins: where data is born.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -153,4 +153,16 @@ pub trait Origin: fmt::Debug + Send + Sync + 'static {
     /// Called at most once at a time per key and process. The future runs in a task of its own: it
     /// is not dropped when callers go away.
     async fn load(&self, load: Load) -> Result<Loaded, OriginError>;
+
+    /// The question to `source` about something described by `values`, a market for example.
+    ///
+    /// Decides which values tell answers apart, and so are parameters. By default all do.
+    fn request(
+        &self,
+        source: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Request, OriginError> {
+        let add = |request: Request, (name, value): (&String, &String)| request.param(name, value);
+        Ok(values.iter().fold(Request::new(source), add))
+    }
 }

@@ -64,7 +64,7 @@ impl PutOutcome {
 #[async_trait]
 pub trait Tier: fmt::Debug + Send + Sync + 'static {
     /// Its name in logs, statistics and errors; unique in its chain.
-    fn name(&self) -> &str;
+    fn name(&self) -> &'static str;
 
     /// What it is.
     fn capability(&self) -> Capability;

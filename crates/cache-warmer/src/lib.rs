@@ -1,0 +1,14 @@
+//! Warms Larder caches: markets x sources, in parallel and within limits.
+//!
+//! This crate plans and paces; it prints nothing and knows no terminal.
+
+mod gazetteer;
+mod market;
+mod markets_csv;
+mod names;
+
+pub use crate::{
+    gazetteer::{Gazetteer, GazetteerError, UnknownMarket},
+    market::{Market, MarketKind, bearing_degrees, distance_miles},
+    markets_csv::{MarketList, MarketRow, MarketsError, MarketsProblem, read_markets},
+};

@@ -1,0 +1,219 @@
+//! Zstandard frames with checksum and content size.
+
+use std::{cell::Cell, io};
+
+use cache_core::{Codec, CodecError, CodecId};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::{
+        compress_bound, find_frame_compressed_size, get_error_name, get_frame_content_size,
+    },
+};
+
+use crate::frame::{InvalidLevel, buffer, corrupt, exactly, within, worthwhile};
+
+const NAME: &str = "zstd";
+
+/// Base-2 logarithm of the largest window a frame may ask for. Decoding in one pass writes straight
+/// into the answer and needs none; this holds should it ever fall back to streaming.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// Where a frame's header says that a checksum follows the content (RFC 8878, 3.1.1.1.1).
+const DESCRIPTOR: usize = 4;
+const HAS_CHECKSUM: u8 = 1 << 2;
+
+thread_local! {
+    static COMPRESSOR: Cell<Option<(i32, Compressor<'static>)>> = const { Cell::new(None) };
+    static DECOMPRESSOR: Cell<Option<Decompressor<'static>>> = const { Cell::new(None) };
+}
+
+/// Writes Zstandard frames (RFC 8878), several times faster than zlib at the same ratio.
+#[derive(Debug, Clone, Copy)]
+pub struct Zstd {
+    level: i32,
+}
+
+impl Zstd {
+    /// A codec with a compression level from 1, the fastest, to 19.
+    pub fn new(level: u32) -> Result<Self, InvalidLevel> {
+        match level {
+            1..=19 => Ok(Self { level: level.cast_signed() }),
+            _ => Err(InvalidLevel { codec: NAME, level, lowest: 1, highest: 19 }),
+        }
+    }
+
+    /// This thread's compressor, or a new one.
+    ///
+    /// It is taken out while in use and put back by the caller, so that nothing can find it
+    /// borrowed, and one that failed is not used again.
+    fn compressor(self) -> io::Result<Compressor<'static>> {
+        match COMPRESSOR.try_with(Cell::take).ok().flatten() {
+            Some((level, compressor)) if level == self.level => Ok(compressor),
+            Some((_, mut compressor)) => {
+                compressor.set_compression_level(self.level)?;
+                Ok(compressor)
+            }
+            None => {
+                let mut compressor = Compressor::new(self.level)?;
+                compressor.include_checksum(true)?;
+                compressor.include_contentsize(true)?;
+                Ok(compressor)
+            }
+        }
+    }
+
+    fn compress(self, raw: &[u8]) -> io::Result<Vec<u8>> {
+        let mut compressor = self.compressor()?;
+        let mut stored = Vec::with_capacity(compress_bound(raw.len()));
+        compressor.compress_to_buffer(raw, &mut stored)?;
+        // While a thread ends there is nowhere to put it, and no need.
+        COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
+        Ok(stored)
+    }
+}
+
+fn new_decompressor() -> io::Result<Decompressor<'static>> {
+    let mut decompressor = Decompressor::new()?;
+    decompressor.window_log_max(WINDOW_LOG_MAX)?;
+    Ok(decompressor)
+}
+
+fn decompress(stored: &[u8], raw: &mut Vec<u8>) -> io::Result<()> {
+    let mut decompressor = match DECOMPRESSOR.try_with(Cell::take).ok().flatten() {
+        Some(decompressor) => decompressor,
+        None => new_decompressor()?,
+    };
+    decompressor.decompress_to_buffer(stored, raw)?;
+    DECOMPRESSOR.try_with(|kept| kept.set(Some(decompressor))).ok();
+    Ok(())
+}
+
+impl Codec for Zstd {
+    fn id(&self) -> CodecId {
+        CodecId::ZSTD
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn encode(&self, raw: &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
+        if worthwhile(raw.len()) == 0 {
+            return Ok(None);
+        }
+        let mut stored = self
+            .compress(raw)
+            .map_err(|err| CodecError::Encode { codec: NAME, reason: err.to_string() })?;
+        if stored.len() > worthwhile(raw.len()) {
+            return Ok(None);
+        }
+        stored.shrink_to_fit();
+        Ok(Some(stored))
+    }
+
+    fn decode(&self, stored: &[u8], raw_len: u64, limit: u64) -> Result<Vec<u8>, CodecError> {
+        within(raw_len, limit)?;
+        // The header is read before memory is taken for what it announces.
+        if get_frame_content_size(stored).ok().flatten() != Some(raw_len) {
+            return Err(corrupt(NAME, "its header does not announce the declared length"));
+        }
+        if stored.get(DESCRIPTOR).is_none_or(|flags| flags & HAS_CHECKSUM == 0) {
+            return Err(corrupt(NAME, "it has no checksum"));
+        }
+        // The decoder itself would go on to a second frame and skip over others.
+        let frame_len = find_frame_compressed_size(stored)
+            .map_err(|code| corrupt(NAME, get_error_name(code)))?;
+        if frame_len != stored.len() {
+            return Err(corrupt(NAME, "something follows it"));
+        }
+        let mut raw = buffer(raw_len, limit, 0)?;
+        decompress(stored, &mut raw).map_err(|err| corrupt(NAME, err.to_string()))?;
+        exactly(NAME, raw, raw_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::frame::testing::{self, document, frame};
+
+    fn codec() -> Zstd {
+        Zstd::new(1).expect("a level")
+    }
+
+    #[test]
+    fn levels_outside_the_range_are_refused() {
+        assert!(Zstd::new(1).is_ok() && Zstd::new(19).is_ok());
+        assert!(Zstd::new(0).is_err());
+        let err = Zstd::new(20).unwrap_err();
+        assert_eq!(err.to_string(), "zstd has levels 1 to 19, not 20");
+    }
+
+    #[test]
+    fn frames_carry_size_and_checksum() {
+        let raw = document(10_000);
+        let stored = frame(&codec(), &raw);
+        assert_eq!(get_frame_content_size(&stored).unwrap(), Some(raw.len() as u64));
+        assert_ne!(stored[DESCRIPTOR] & HAS_CHECKSUM, 0);
+    }
+
+    #[test]
+    fn frames_without_size_or_checksum_are_refused() {
+        let raw = document(10_000);
+        let mut compressor = Compressor::new(1).unwrap();
+        let bare = compressor.compress(&raw).unwrap();
+        assert!(codec().decode(&bare, raw.len() as u64, u64::MAX).is_err());
+        compressor.include_checksum(true).unwrap();
+        compressor.include_contentsize(false).unwrap();
+        let unsized_frame = compressor.compress(&raw).unwrap();
+        assert!(codec().decode(&unsized_frame, raw.len() as u64, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn each_level_gets_its_own_setting_from_the_shared_context() {
+        let raw = document(50_000);
+        let sizes =
+            [19, 1, 19, 1].map(|level| frame(&Zstd::new(level).expect("a level"), &raw).len());
+        assert_eq!(sizes[0], sizes[2]);
+        assert_eq!(sizes[1], sizes[3]);
+        assert!(sizes[0] < sizes[1]);
+    }
+
+    #[test]
+    fn parts_of_frames_are_corrupt() {
+        testing::check_truncation(&codec());
+    }
+
+    #[test]
+    fn flipped_bits_never_give_wrong_bytes() {
+        testing::check_flips(&codec());
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        testing::check_bombs(&codec());
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_left_alone() {
+        testing::check_incompressible(&codec());
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_inverts_encoding(
+            chunk in vec(any::<u8>(), 0..200), times in 0_usize..40, level in 1_u32..=19,
+        ) {
+            testing::check_round_trip(&Zstd::new(level).expect("a level"), &chunk.repeat(times));
+        }
+
+        #[test]
+        fn garbage_is_never_fatal(garbage in vec(any::<u8>(), 0..300), raw_len in 0_u64..2_000) {
+            testing::check_garbage(&codec(), &garbage, raw_len);
+            let magic = [0x28, 0xb5, 0x2f, 0xfd];
+            testing::check_garbage(&codec(), &[&magic[..], &garbage[..]].concat(), raw_len);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From configuration to a chain.
+
+use cache_core::Ttl;
+
+use crate::{
+    BuildError, Cache, CacheBuilder, Policy,
+    config::{self, Algorithm, CacheConfig, CompressionConfig, TierKind},
+};
+
+impl Cache {
+    /// The chain that `config` describes; [`CacheBuilder::from_config`] if more is to be added.
+    ///
+    /// # Errors
+    /// As [`CacheBuilder::from_config`].
+    pub fn from_config(config: &CacheConfig) -> Result<Self, BuildError> {
+        CacheBuilder::from_config(config)?.build()
+    }
+}
+
+impl CacheBuilder {
+    /// A builder with the tiers, policies and sources that `config` describes.
+    ///
+    /// # Errors
+    /// When it asks for something that was not compiled in, or a source makes no sense.
+    pub fn from_config(config: &CacheConfig) -> Result<Self, BuildError> {
+        let mut builder = Self::default()
+            .default_policy(config.defaults.ttl.into())
+            .strict(!config.graceful_mode)
+            .log_hits(config.monitoring.log_cache_hits);
+        for kind in config.tiers() {
+            builder = match kind {
+                TierKind::Memory => memory(builder, config)?,
+                TierKind::Sqlite => sqlite(builder, config)?,
+                TierKind::Redis => {
+                    let what = "the Redis tier is not part of this version; set \
+                                `cache.redis.enable: false`";
+                    return Err(BuildError::Unsupported(what.to_owned()));
+                }
+            };
+        }
+        let sources = config.sources.keys().chain(config.ttl_policies.keys());
+        for source in sources {
+            builder = builder.policy(source, config.ttl_for(source).into());
+        }
+        for (name, source) in &config.sources {
+            if let Some(url) = &source.url {
+                builder = http(builder, name, url, source)?;
+            }
+        }
+        Ok(builder)
+    }
+}
+
+impl From<config::Ttl> for Policy {
+    fn from(ttl: config::Ttl) -> Self {
+        Self { ttl: ttl.into() }
+    }
+}
+
+impl From<config::Ttl> for Ttl {
+    fn from(ttl: config::Ttl) -> Self {
+        ttl.duration().map_or(Self::Never, Self::For)
+    }
+}
+
+#[cfg(feature = "memory")]
+#[expect(clippy::unnecessary_wraps, reason = "its counterpart without the feature fails")]
+fn memory(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    Ok(builder.tier(tier_memory::MemoryTier::new(config.memory.capacity_bytes())))
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory(_: CacheBuilder, _: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    Err(missing("the memory tier", "memory"))
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    let section = &config.sqlite;
+    let mut options = tier_sqlite::SqliteOptions::new(&section.path)
+        .busy_timeout(section.busy_timeout)
+        .readers(section.readers as usize);
+    if let Some(codec) = compressor(&config.compression)? {
+        let threshold = usize::try_from(config.compression.threshold_bytes()).unwrap_or(usize::MAX);
+        options = options.compress(codec, threshold);
+    }
+    for codec in decoders()? {
+        options = options.decoder(codec);
+    }
+    let tier = tier_sqlite::SqliteTier::new(options)
+        .map_err(|error| BuildError::Tier { tier: "sqlite", source: error.into() })?;
+    Ok(builder.tier(tier))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn sqlite(_: CacheBuilder, _: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    Err(missing("the SQLite tier", "sqlite"))
+}
+
+/// What the section means: `None` if values are stored as they are.
+///
+/// A `level` without an `algorithm` is on the scale of zlib, as older files have it: 0 is off, and
+/// up to 6 and up to 9 mean the fast and the thorough end of what pays on JSON. Zstandard's levels
+/// 1 and 3 compress such documents as far as zlib's 6 does in a tenth of the time.
+#[cfg(feature = "sqlite")]
+fn choice(section: &CompressionConfig) -> Option<(Algorithm, u32)> {
+    let level = section.level.map(u32::from);
+    match (section.enable, section.algorithm, level) {
+        (false, ..)
+        | (_, Some(Algorithm::None), _)
+        | (_, None | Some(Algorithm::Zlib), Some(0)) => None,
+        (_, Some(Algorithm::Zlib), level) => Some((Algorithm::Zlib, level.unwrap_or(6))),
+        (_, Some(Algorithm::Zstd), level) => Some((Algorithm::Zstd, level.unwrap_or(1))),
+        (_, None, Some(7..)) => Some((Algorithm::Zstd, 3)),
+        (_, None, _) => Some((Algorithm::Zstd, 1)),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn compressor(
+    section: &CompressionConfig,
+) -> Result<Option<std::sync::Arc<dyn cache_core::Codec>>, BuildError> {
+    let Some((algorithm, level)) = choice(section) else { return Ok(None) };
+    let zstd_compiled = cfg!(feature = "zstd");
+    let named = section.algorithm.is_some();
+    if algorithm == Algorithm::Zlib {
+        zlib(level).map(Some)
+    } else if zstd_compiled || named {
+        zstd(level).map(Some)
+    } else if cfg!(feature = "zlib") {
+        // zlib stands in where Zstandard was not compiled in and was not asked for by name.
+        zlib(section.level.map_or(6, u32::from)).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Every codec that was compiled in: values stored under another setting stay readable.
+#[cfg(feature = "sqlite")]
+fn decoders() -> Result<Vec<std::sync::Arc<dyn cache_core::Codec>>, BuildError> {
+    let mut all = Vec::new();
+    if cfg!(feature = "zlib") {
+        all.push(zlib(6)?);
+    }
+    if cfg!(feature = "zstd") {
+        all.push(zstd(1)?);
+    }
+    Ok(all)
+}
+
+#[cfg(all(feature = "sqlite", feature = "zlib"))]
+fn zlib(level: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
+    let codec = codec_compress::Zlib::new(level)
+        .map_err(|error| BuildError::Unsupported(format!("`cache.compression`: {error}")))?;
+    Ok(std::sync::Arc::new(codec))
+}
+
+#[cfg(all(feature = "sqlite", not(feature = "zlib")))]
+fn zlib(_: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
+    Err(missing("`cache.compression.algorithm: zlib`", "zlib"))
+}
+
+#[cfg(all(feature = "sqlite", feature = "zstd"))]
+fn zstd(level: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
+    let codec = codec_compress::Zstd::new(level)
+        .map_err(|error| BuildError::Unsupported(format!("`cache.compression`: {error}")))?;
+    Ok(std::sync::Arc::new(codec))
+}
+
+#[cfg(all(feature = "sqlite", not(feature = "zstd")))]
+fn zstd(_: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
+    Err(missing("`cache.compression.algorithm: zstd`", "zstd"))
+}
+
+#[cfg(feature = "http")]
+fn http(
+    builder: CacheBuilder,
+    name: &str,
+    url: &str,
+    source: &config::SourceConfig,
+) -> Result<CacheBuilder, BuildError> {
+    let exposed = |secrets: &std::collections::BTreeMap<String, config::Secret>| {
+        secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect()
+    };
+    let mut http = origin_http::HttpSource::new(name, url);
+    http.params.clone_from(&source.params);
+    http.query = exposed(&source.query);
+    http.headers = exposed(&source.headers);
+    http.timeout = source.timeout;
+    http.max_body_bytes = source.max_body;
+    http.rate =
+        source.rate_limit.map(|rate| origin_http::Rate { count: rate.count, per: rate.per });
+    let origin = origin_http::HttpOrigin::new(http)
+        .map_err(|error| BuildError::Source { name: name.to_owned(), source: error.into() })?;
+    Ok(builder.origin(name, origin))
+}
+
+#[cfg(not(feature = "http"))]
+fn http(
+    _: CacheBuilder,
+    name: &str,
+    _: &str,
+    _: &config::SourceConfig,
+) -> Result<CacheBuilder, BuildError> {
+    Err(missing(&format!("`url` of source `{name}`"), "http"))
+}
+
+#[cfg(not(all(
+    feature = "memory",
+    feature = "sqlite",
+    feature = "zlib",
+    feature = "zstd",
+    feature = "http"
+)))]
+fn missing(what: &str, feature: &'static str) -> BuildError {
+    BuildError::FeatureDisabled { what: what.to_owned(), feature }
+}

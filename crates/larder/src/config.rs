@@ -1,0 +1,50 @@
+//! The configuration: one YAML file, `LARDER_...` variables and code, merged and checked.
+//!
+//! Layers, the weakest first: the defaults, the file, the environment, code.
+//! Every error says where its setting was written and what to write instead; none shows a secret.
+//!
+//! ```
+//! use larder::config::{CacheConfig, Ttl};
+//!
+//! let yaml = "cache: {memory: {size_mb: 64}, ttl_policies: {census: 365d}}";
+//! let loaded = CacheConfig::loader()
+//!     .yaml(yaml, "larder.yaml")
+//!     .env([("LARDER_CACHE__REDIS__HOST", "cache.local")])
+//!     .set("cache.graceful_mode", "false")
+//!     .load()?;
+//! assert_eq!(loaded.config.memory.capacity_bytes(), 64 << 20);
+//! assert_eq!(loaded.config.ttl_for("census"), Ttl::days(365));
+//! assert_eq!(loaded.config.ttl_for("other"), Ttl::days(30));
+//! # Ok::<(), larder::config::ConfigError>(())
+//! ```
+
+mod admit;
+mod duration;
+mod error;
+mod interpolate;
+mod layer;
+mod loader;
+mod model;
+mod place;
+mod redact;
+mod schema;
+mod settings;
+mod size;
+mod text;
+mod validate;
+mod values;
+mod yaml;
+
+pub use self::{
+    duration::{format_duration, parse_duration},
+    error::{ConfigError, ValueError},
+    loader::{Loaded, Loader},
+    model::{
+        CacheConfig, CompressionConfig, DefaultsConfig, MemoryConfig, MonitoringConfig,
+        PrefetchConfig, RedisConfig, SourceConfig, SqliteConfig,
+    },
+    place::Provenance,
+    settings::{Setting, Warning},
+    size::{format_size, parse_size},
+    values::{Algorithm, RateLimit, Secret, TierKind, Ttl},
+};

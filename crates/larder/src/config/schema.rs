@@ -1,0 +1,238 @@
+//! The table of all settings: their names in order, their ranges, and what may be shown of them.
+//!
+//! The structs in `model` hold types and defaults; a test keeps the two in step.
+
+use super::error::clean;
+
+/// What is at one place in the tree of settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Leaf(Mark),
+    /// A number with its bounds, both allowed.
+    Number(Mark, f64, f64),
+    /// A list of plain values, or one text with commas.
+    List,
+    Section(&'static [Field]),
+    /// Names chosen by the user, each with the same kind of value.
+    Map(&'static Kind),
+}
+
+/// How to treat the text of a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Plain,
+    /// Never shown.
+    Secret,
+    /// Shown only where it has been redacted, so not in errors.
+    Url,
+    /// Accepted so that existing files load; nothing reads it yet.
+    Unused,
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+const fn field(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind }
+}
+
+const fn leaf(name: &'static str) -> Field {
+    field(name, Kind::Leaf(Mark::Plain))
+}
+
+const fn number(name: &'static str, min: f64, max: f64) -> Field {
+    field(name, Kind::Number(Mark::Plain, min, max))
+}
+
+/// 1 TiB in MiB.
+const MAX_MIB: f64 = 1_048_576.0;
+
+pub(super) const ROOT: Kind = Kind::Section(&[field("cache", CACHE)]);
+
+pub(super) const CACHE: Kind = Kind::Section(&[
+    field("chain", Kind::List),
+    field("memory", Kind::Section(&[leaf("enable"), number("size_mb", 1.0, MAX_MIB)])),
+    field(
+        "sqlite",
+        Kind::Section(&[
+            leaf("enable"),
+            leaf("path"),
+            leaf("busy_timeout"),
+            number("readers", 1.0, 16.0),
+        ]),
+    ),
+    field(
+        "redis",
+        Kind::Section(&[
+            leaf("enable"),
+            leaf("host"),
+            number("port", 1.0, 65_535.0),
+            number("db", 0.0, 65_535.0),
+            field("password", Kind::Leaf(Mark::Secret)),
+            leaf("ttl_default"),
+        ]),
+    ),
+    field(
+        "compression",
+        Kind::Section(&[
+            leaf("enable"),
+            leaf("algorithm"),
+            number("threshold_kb", 0.0, MAX_MIB),
+            number("level", 0.0, 22.0),
+        ]),
+    ),
+    field(
+        "prefetch",
+        Kind::Section(&[
+            field("enabled", Kind::Leaf(Mark::Unused)),
+            // Half of the Earth's girth is the farthest anything can be.
+            field("nearby_radius_miles", Kind::Number(Mark::Unused, 0.0, 12_500.0)),
+            number("max_parallel_requests", 1.0, 10_000.0),
+        ]),
+    ),
+    field(
+        "monitoring",
+        Kind::Section(&[
+            leaf("log_cache_hits"),
+            field("alert_on_low_hit_rate", Kind::Number(Mark::Unused, 0.0, 1.0)),
+            field("alert_on_high_latency_ms", Kind::Number(Mark::Unused, 0.0, 86_400_000.0)),
+        ]),
+    ),
+    field("defaults", Kind::Section(&[leaf("ttl")])),
+    field("ttl_policies", Kind::Map(&Kind::Leaf(Mark::Plain))),
+    leaf("graceful_mode"),
+    field("sources", Kind::Map(&SOURCE)),
+]);
+
+const SOURCE: Kind = Kind::Section(&[
+    field("url", Kind::Leaf(Mark::Url)),
+    field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
+    field("query", Kind::Map(&Kind::Leaf(Mark::Secret))),
+    field("headers", Kind::Map(&Kind::Leaf(Mark::Secret))),
+    leaf("timeout"),
+    leaf("max_body"),
+    leaf("rate_limit"),
+    leaf("ttl"),
+]);
+
+/// The field a key names, under either spelling of a section's switch.
+pub(super) fn find(fields: &'static [Field], key: &str) -> Option<&'static Field> {
+    let by_name = |name: &str| fields.iter().find(|field| field.name == name);
+    by_name(key).or_else(|| match key {
+        "enable" => by_name("enabled"),
+        "enabled" => by_name("enable"),
+        _ => None,
+    })
+}
+
+/// The switch of a section that has one.
+pub(super) fn switch(fields: &'static [Field]) -> Option<&'static Field> {
+    find(fields, "enable")
+}
+
+/// The kind at a path of canonical names.
+pub(super) fn kind_at<S: AsRef<str>>(path: &[S]) -> Option<Kind> {
+    path.iter().try_fold(ROOT, |kind, key| match kind {
+        Kind::Section(fields) => find(fields, key.as_ref()).map(|field| field.kind),
+        Kind::Map(inner) => Some(*inner),
+        Kind::Leaf(_) | Kind::Number(..) | Kind::List => None,
+    })
+}
+
+/// What follows "unknown setting": the nearest name, and all that are valid.
+pub(super) fn advice(key: &str, fields: &'static [Field]) -> String {
+    let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+    let valid = format!("(valid: {})", names.join(", "));
+    match nearest(key, fields) {
+        Some(field) => format!("; did you mean `{}`? {valid}", field.name),
+        None => format!(" {valid}"),
+    }
+}
+
+/// The field with the name most like the given one, if any is like it at all.
+pub(super) fn nearest(given: &str, fields: &'static [Field]) -> Option<&'static Field> {
+    let given = given.to_ascii_lowercase();
+    let scored = fields.iter().map(|field| (likeness(&given, field.name), field));
+    let (score, field) = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (score > 0.8).then_some(field)
+}
+
+/// Of the whole names, or of one word in each, which counts for less.
+fn likeness(given: &str, name: &str) -> f64 {
+    let words = given.split('_').flat_map(|a| name.split('_').map(move |b| (a, b)));
+    let word = words
+        .filter(|(a, _)| a.len() > 2)
+        .map(|(a, b)| strsim::jaro_winkler(a, b) * 0.9)
+        .fold(0.0, f64::max);
+    strsim::jaro_winkler(given, name).max(word)
+}
+
+/// The dotted name of a path, safe to print.
+pub(super) fn dotted<S: AsRef<str>>(path: &[S]) -> String {
+    path.iter().map(|part| clean(part.as_ref())).collect::<Vec<_>>().join(".")
+}
+
+/// Calls `visit` for all leaves, with the path where names chosen by the user are `*`.
+pub(super) fn leaves(kind: Kind, path: &mut Vec<&'static str>, visit: &mut impl FnMut(&[&str])) {
+    match kind {
+        Kind::Section(fields) => {
+            for field in fields {
+                path.push(field.name);
+                leaves(field.kind, path, visit);
+                path.pop();
+            }
+        }
+        Kind::Map(inner) => {
+            path.push("*");
+            leaves(*inner, path, visit);
+            path.pop();
+        }
+        Kind::Leaf(_) | Kind::Number(..) | Kind::List => visit(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::{CacheConfig, SourceConfig};
+
+    fn same_keys(kind: Kind, value: &Value, at: &str) {
+        let Kind::Section(fields) = kind else { return };
+        let map = value.as_object().unwrap_or_else(|| panic!("{at} is a section"));
+        let mut names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+        names.sort_unstable();
+        let mut keys: Vec<&str> = map.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(names, keys, "{at}");
+        for field in fields {
+            same_keys(field.kind, &map[field.name], field.name);
+        }
+    }
+
+    fn json(value: impl Serialize) -> Value {
+        serde_json::to_value(value).expect("settings are plain data")
+    }
+
+    #[test]
+    fn the_table_names_what_the_structs_hold() {
+        same_keys(CACHE, &json(CacheConfig::default()), "cache");
+        same_keys(SOURCE, &json(SourceConfig::default()), "source");
+    }
+
+    #[test]
+    fn a_switch_has_two_names() {
+        for section in ["memory", "sqlite", "redis", "compression", "prefetch"] {
+            let Some(Kind::Section(fields)) = kind_at(&["cache", section]) else {
+                panic!("{section} is a section")
+            };
+            let names = ["enable", "enabled"].map(|name| find(fields, name).map(|f| f.name));
+            assert!(names[0].is_some() && names[0] == names[1], "{section}: {names:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A chain of cache tiers in front of slow, rate-limited, costly data APIs.
+//!
+//! ```text
+//! program -> memory -> SQLite -> origin (an HTTP API, or a loader of your own)
+//! ```
+//!
+//! **An entry is served only if it was loaded after the last invalidation that covers it.**
+//!
+//! ```
+//! use larder::{Cache, Key, Loaded};
+//!
+//! # #[cfg(feature = "memory")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let cache = Cache::builder().tier(larder::tiers::MemoryTier::new(64 << 20)).build()?;
+//!
+//! let key = Key::builder("census").param("cbsa", 14500).param("year", 2022).build();
+//! let hit = cache
+//!     .get_or_load(&key, |_load| async { Ok(Loaded::new(r#"{"population": 330758}"#)) })
+//!     .await?;
+//! assert_eq!(hit.value(), r#"{"population": 330758}"#);
+//!
+//! let again: serde_json::Value = (*cache.get_as(&key).await?.expect("it is stored")).clone();
+//! assert_eq!(again["population"], 330758);
+//! # Ok(())
+//! # })
+//! # }
+//! # #[cfg(not(feature = "memory"))]
+//! # fn main() {}
+//! ```
+//!
+//! The methods of [`Cache`] that wait need a tokio runtime around them: loads run in tasks of
+//! their own, so that a caller that goes away does not cancel what others wait for.
+
+mod breaker;
+mod builder;
+mod cache;
+mod chain;
+#[cfg(feature = "config")]
+mod compose;
+#[cfg(feature = "config")]
+pub mod config;
+mod error;
+mod flight;
+mod guard;
+mod hit;
+mod load;
+mod outcome;
+mod policy;
+mod stats;
+
+pub use cache_core::{
+    Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Entry, ErrorKind, Escaped,
+    Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load, Loaded, Origin,
+    OriginError, OriginErrorKind, PutOutcome, Request, Selector, SourceUsage, Stamp, Summary,
+    SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
+};
+
+pub use crate::{
+    builder::{BuildError, CacheBuilder},
+    cache::Cache,
+    error::Error,
+    hit::{Hit, ServedBy},
+    load::LoadContext,
+    outcome::{CloseReport, PutReport, ReadOptions, Removed, SetOptions, SetOutcome},
+    policy::Policy,
+    stats::{Stats, TierStats},
+};
+
+/// The error of a tier, as its trait returns it.
+pub use cache_core::Error as TierError;
+
+/// The tiers and codecs that were compiled in.
+pub mod tiers {
+    #[cfg(feature = "zlib")]
+    pub use codec_compress::Zlib;
+    #[cfg(feature = "zstd")]
+    pub use codec_compress::Zstd;
+    #[cfg(feature = "memory")]
+    pub use tier_memory::{DEFAULT_CAPACITY_BYTES, MemoryStats, MemoryTier};
+    #[cfg(feature = "sqlite")]
+    pub use tier_sqlite::{SqliteOptions, SqliteTier};
+}
+
+/// Origins that speak HTTP.
+#[cfg(feature = "http")]
+pub mod http {
+    pub use origin_http::{HttpOrigin, HttpSource, Rate, SetupError, TemplateError};
+}

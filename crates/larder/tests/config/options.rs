@@ -1,0 +1,185 @@
+//! Each setting and what it does.
+
+use super::*;
+
+#[test]
+fn every_setting_has_its_effect() {
+    let loaded = CacheConfig::loader()
+        .yaml(
+            r#"
+cache:
+  chain: [redis, memory]
+  memory: {enable: true, size_mb: 64}
+  sqlite: {enable: false, path: /tmp/x.db, busy_timeout: 250ms, readers: 4}
+  redis: {enable: true, host: "::1", port: 6380, db: 3, password: 12345, ttl_default: never}
+  compression: {enable: false, algorithm: zstd, threshold_kb: 0, level: 19}
+  prefetch: {enabled: false, nearby_radius_miles: 12.5, max_parallel_requests: 9}
+  monitoring: {log_cache_hits: true, alert_on_low_hit_rate: 0.25, alert_on_high_latency_ms: 1.5}
+  defaults: {ttl: 1h30m}
+  ttl_policies: {a: 30, b: 0.5, c: never, d: 2h}
+  graceful_mode: false
+  sources:
+    census:
+      url: https://api.census.gov/data/{year}?for={cbsa}
+      params: {year: 2022, get: NAME}
+      query: {key: 0012}
+      headers: {User-Agent: larder}
+      timeout: 1m
+      max_body: 1GiB
+      rate_limit: 500/day
+      ttl: 365d
+"#,
+            "larder.yaml",
+        )
+        .load()
+        .expect("valid");
+    let mut expected = CacheConfig::default();
+    expected.chain = Some(vec![TierKind::Redis, TierKind::Memory]);
+    expected.memory.size_mb = 64;
+    expected.sqlite.enable = false;
+    expected.sqlite.path = "/tmp/x.db".into();
+    expected.sqlite.busy_timeout = Duration::from_millis(250);
+    expected.sqlite.readers = 4;
+    expected.redis.enable = true;
+    expected.redis.host = "::1".into();
+    expected.redis.port = 6380;
+    expected.redis.db = 3;
+    expected.redis.password = Some(Secret::new("12345"));
+    expected.redis.ttl_default = Ttl::Never;
+    expected.compression.enable = false;
+    expected.compression.algorithm = Some(Algorithm::Zstd);
+    expected.compression.threshold_kb = 0;
+    expected.compression.level = Some(19);
+    expected.prefetch.enabled = false;
+    expected.prefetch.nearby_radius_miles = 12.5;
+    expected.prefetch.max_parallel_requests = 9;
+    expected.monitoring.log_cache_hits = true;
+    expected.monitoring.alert_on_low_hit_rate = Some(0.25);
+    expected.monitoring.alert_on_high_latency_ms = Some(1.5);
+    expected.defaults.ttl = Ttl::After(Duration::from_mins(90));
+    expected.ttl_policies = [
+        ("a".into(), Ttl::days(30)),
+        ("b".into(), Ttl::After(Duration::from_secs(12 * HOUR))),
+        ("c".into(), Ttl::Never),
+        ("d".into(), Ttl::After(Duration::from_secs(2 * HOUR))),
+    ]
+    .into();
+    expected.graceful_mode = false;
+    let mut census = SourceConfig::default();
+    census.url = Some("https://api.census.gov/data/{year}?for={cbsa}".into());
+    census.params = [("get", "NAME"), ("year", "2022")].map(|(k, v)| (k.into(), v.into())).into();
+    census.query = [("key".into(), Secret::new("0012"))].into();
+    census.headers = [("User-Agent".into(), Secret::new("larder"))].into();
+    census.timeout = Duration::from_mins(1);
+    census.max_body = 1 << 30;
+    census.rate_limit = Some(RateLimit::new(500, Duration::from_secs(24 * HOUR)));
+    census.ttl = Some(Ttl::days(365));
+    expected.sources = [("census".into(), census)].into();
+    assert_eq!(loaded.config, expected);
+    assert_eq!(loaded.config.tiers(), [TierKind::Redis, TierKind::Memory]);
+    loaded.config.validate().expect("what loads is valid");
+}
+
+#[test]
+fn the_environment_reaches_every_kind_of_setting() {
+    let config = CacheConfig::loader()
+        .yaml("cache: {sources: {Census: {url: 'https://a.b/'}}, ttl_policies: {BLS: 1d}}", "f")
+        .env([
+            ("LARDER_CACHE__CHAIN", "sqlite, memory"),
+            ("LARDER_CACHE__MEMORY__ENABLE", "True"),
+            ("Larder_Cache__Memory__Size_Mb", "5"),
+            ("LARDER_CACHE__SQLITE__BUSY_TIMEOUT", "1s"),
+            ("LARDER_CACHE__REDIS__PASSWORD", "0012345"),
+            ("LARDER_CACHE__MONITORING__ALERT_ON_LOW_HIT_RATE", "0.5"),
+            ("LARDER_CACHE__TTL_POLICIES__BLS", "2"),
+            ("LARDER_CACHE__SOURCES__CENSUS__RATE_LIMIT", "5/s"),
+            ("LARDER_CACHE__SOURCES__CENSUS__QUERY__KEY", "${NOT_A_REFERENCE}"),
+            ("LARDER_CACHE__SOURCES__NEW__MAX_BODY", "1KB"),
+            ("LARDER_CONFIG", "elsewhere.yaml"),
+            ("LARDER_LOG", "debug"),
+            ("OTHER__THING", "x"),
+        ])
+        .load()
+        .expect("valid")
+        .config;
+    assert_eq!(config.tiers(), [TierKind::Sqlite, TierKind::Memory]);
+    assert_eq!(config.memory.size_mb, 5);
+    assert_eq!(config.sqlite.busy_timeout, Duration::from_secs(1));
+    assert_eq!(config.redis.password, Some(Secret::new("0012345")), "the text, not a number");
+    assert_eq!(config.monitoring.alert_on_low_hit_rate, Some(0.5));
+    assert_eq!(config.ttl_for("BLS"), Ttl::days(2), "the file's spelling, and days");
+    let census = &config.sources["Census"];
+    assert_eq!(census.rate_limit, Some(RateLimit::new(5, Duration::from_secs(1))));
+    assert_eq!(census.query["key"].expose(), "${NOT_A_REFERENCE}");
+    assert_eq!(config.sources["new"].max_body, 1000);
+}
+
+#[test]
+fn a_switch_has_two_names_in_every_section_and_layer() {
+    for section in ["memory", "sqlite", "redis", "compression", "prefetch"] {
+        for name in ["enable", "enabled"] {
+            for value in [true, false] {
+                let upper = format!("LARDER_CACHE__{section}__{name}").to_uppercase();
+                let loaders = [
+                    CacheConfig::loader()
+                        .yaml(cache(&[&format!("{section}: {{{name}: {value}}}")]), "f"),
+                    CacheConfig::loader().env([(upper, value.to_string())]),
+                    CacheConfig::loader().set(format!("cache.{section}.{name}"), value.to_string()),
+                ];
+                for loader in loaders {
+                    let config = loader.load().expect(section).config;
+                    let read = match section {
+                        "memory" => config.memory.enable,
+                        "sqlite" => config.sqlite.enable,
+                        "redis" => config.redis.enable,
+                        "compression" => config.compression.enable,
+                        _ => config.prefetch.enabled,
+                    };
+                    assert_eq!(read, value, "{section}.{name}");
+                }
+            }
+        }
+    }
+    let config = CacheConfig::loader()
+        .yaml("cache: {memory: {enabled: false}}", "f")
+        .env([("LARDER_CACHE__MEMORY__ENABLE", "true")])
+        .load();
+    assert!(config.expect("one name in each layer").config.memory.enable);
+}
+
+#[test]
+fn the_ttl_of_a_source_is_the_nearest_one() {
+    let config = good(&[
+        "defaults: {ttl: 1d}",
+        "ttl_policies: {both: 2d, policy: 3d}",
+        "sources: {both: {ttl: never}, own: {ttl: 4d}, silent: {}}",
+    ]);
+    assert_eq!(config.ttl_for("both"), Ttl::Never);
+    assert_eq!(config.ttl_for("policy"), Ttl::days(3));
+    assert_eq!(config.ttl_for("own"), Ttl::days(4));
+    assert_eq!(config.ttl_for("silent"), Ttl::days(1));
+    assert_eq!(config.ttl_for("unknown"), Ttl::days(1));
+}
+
+#[test]
+fn the_chain_is_the_enabled_tiers_unless_given() {
+    assert_eq!(good(&["redis: {enable: true}"]).tiers(), TierKind::ALL);
+    assert_eq!(good(&["memory: {enable: false}"]).tiers(), [TierKind::Sqlite]);
+    assert_eq!(good(&["chain: [sqlite]"]).tiers(), [TierKind::Sqlite]);
+    assert_eq!(good(&["chain: sqlite,memory"]).tiers(), [TierKind::Sqlite, TierKind::Memory]);
+    assert!(good(&["memory: {enable: false}", "sqlite: {enable: false}"]).tiers().is_empty());
+}
+
+#[test]
+fn a_source_without_settings_is_a_source() {
+    let config = good(&["sources:", "  bare:"]);
+    assert_eq!(config.sources["bare"], SourceConfig::default());
+}
+
+#[test]
+fn anchors_and_merges_may_be_used() {
+    let config =
+        good(&["sources:", "  a: &a {timeout: 5s, max_body: 1MiB}", "  b: {<<: *a, timeout: 6s}"]);
+    assert_eq!(config.sources["b"].timeout, Duration::from_secs(6));
+    assert_eq!(config.sources["b"].max_body, 1 << 20);
+}

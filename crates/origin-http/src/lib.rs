@@ -1,0 +1,205 @@
+//! Larder's HTTP origin: sources described by a URL template, paced, and bounded in time and size.
+//!
+//! Errors name the source, the host and the path; never the query or the headers, where API keys
+//! are.
+
+mod body;
+mod pace;
+mod source;
+mod template;
+
+use std::{collections::BTreeMap, error::Error as StdError, time::Duration};
+
+use async_trait::async_trait;
+use cache_core::{Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER},
+    redirect,
+};
+
+use crate::{pace::Pacer, template::Template};
+
+pub use crate::{
+    source::{HttpSource, Rate, SetupError},
+    template::TemplateError,
+};
+
+/// Redirects followed, on the same host only: keys and headers must not reach another.
+const MAX_REDIRECTS: usize = 5;
+
+/// One source answered by an HTTP API.
+#[derive(Debug)]
+pub struct HttpOrigin {
+    source: HttpSource,
+    template: Template,
+    headers: HeaderMap,
+    pacer: Option<Pacer>,
+    client: Client,
+}
+
+impl HttpOrigin {
+    /// The origin of `source`.
+    ///
+    /// # Errors
+    /// When the template, a header or the limits make no sense.
+    pub fn new(source: HttpSource) -> Result<Self, SetupError> {
+        let template = Template::parse(&source.url)?;
+        let headers = source.header_map()?;
+        let pacer = source.rate.map(Pacer::new);
+        Ok(Self { template, headers, pacer, client: client()?, source })
+    }
+
+    /// The URL that answers `request`, with every value encoded.
+    fn url(&self, request: &Request) -> Result<Url, OriginError> {
+        let value = |name: &str| request.value(name).or_else(|| self.source.default_of(name));
+        let text = self.template.fill(value).map_err(|missing| self.missing(&missing))?;
+        let mut url = Url::parse(&text)
+            .map_err(|error| self.failed(OriginErrorKind::Request, None, error))?;
+        {
+            let mut query = url.query_pairs_mut();
+            let in_template = self.template.names();
+            let extra = request.params().iter().filter(|(name, _)| !in_template.contains(*name));
+            query.extend_pairs(extra);
+            query.extend_pairs(&self.source.query);
+        }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+        Ok(url)
+    }
+
+    fn missing(&self, name: &str) -> OriginError {
+        let message = format!(
+            "its URL needs `{name}`, which the request does not have; give a default under \
+             `params` of the source"
+        );
+        OriginError::new(OriginErrorKind::Request, &self.source.name, message)
+    }
+
+    /// An error that says where, without query and user info.
+    fn failed(
+        &self,
+        kind: OriginErrorKind,
+        url: Option<&Url>,
+        what: impl std::fmt::Display,
+    ) -> OriginError {
+        let place = url.map(|url| {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let host = url.host_str().unwrap_or_default();
+            format!("GET {}://{host}{port}{}: ", url.scheme(), url.path())
+        });
+        let message = format!("{}{what}", place.unwrap_or_default());
+        OriginError::new(kind, &self.source.name, message)
+    }
+
+    async fn get(&self, url: &Url) -> Result<Loaded, OriginError> {
+        let request = self.client.get(url.clone()).headers(self.headers.clone());
+        let response = request.send().await.map_err(|error| self.transport(url, error))?;
+        if !response.status().is_success() {
+            return Err(self.refused(url, &response));
+        }
+        let text = |name: HeaderName| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let mut loaded = Loaded::new(bytes::Bytes::new());
+        loaded.content_type = text(CONTENT_TYPE);
+        loaded.etag = text(ETAG);
+        loaded.source_last_modified = text(LAST_MODIFIED);
+        let limit = self.source.max_body_bytes;
+        loaded.value = body::read(response, limit).await.map_err(|error| match error {
+            body::BodyError::TooLarge => self.failed(
+                OriginErrorKind::TooLarge,
+                Some(url),
+                format_args!("the answer has more than {limit} bytes; raise `max_body`"),
+            ),
+            body::BodyError::Transport(error) => self.transport(url, error),
+        })?;
+        Ok(loaded)
+    }
+
+    fn transport(&self, url: &Url, error: reqwest::Error) -> OriginError {
+        let kind =
+            if error.is_timeout() { OriginErrorKind::Timeout } else { OriginErrorKind::Network };
+        // reqwest's own text holds the whole URL.
+        let error = error.without_url();
+        let mut causes = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            causes = format!("{causes}: {cause}");
+            next = cause.source();
+        }
+        self.failed(kind, Some(url), causes)
+    }
+
+    fn refused(&self, url: &Url, response: &Response) -> OriginError {
+        let status = response.status();
+        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let hint = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "; check the key in `headers` or `query` of the source"
+            }
+            StatusCode::TOO_MANY_REQUESTS => "; lower `rate_limit` of the source",
+            _ => "",
+        };
+        let what = format_args!("HTTP {status}{hint}");
+        self.failed(OriginErrorKind::Status(status.as_u16()), Some(url), what)
+            .with_retry_after(after)
+    }
+}
+
+#[async_trait]
+impl Origin for HttpOrigin {
+    async fn load(&self, load: Load) -> Result<Loaded, OriginError> {
+        let url = self.url(&load.request)?;
+        if let Some(pacer) = &self.pacer {
+            pacer.wait().await;
+        }
+        let limit = self.source.timeout;
+        // Over headers and body together; time spent waiting for the pacer does not count.
+        tokio::time::timeout(limit, self.get(&url)).await.unwrap_or_else(|_elapsed| {
+            let what = format_args!("no whole answer within {limit:?}; raise `timeout`");
+            Err(self.failed(OriginErrorKind::Timeout, Some(&url), what))
+        })
+    }
+
+    /// Values that the URL template names, and the source's own `params`, are parameters.
+    fn request(
+        &self,
+        source: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Request, OriginError> {
+        let defaults = self.source.params.iter();
+        let mut request = defaults
+            .fold(Request::new(source), |request, (name, value)| request.param(name, value));
+        for name in self.template.names() {
+            let value = values.get(name).map(String::as_str);
+            let value = value.or_else(|| self.source.default_of(name));
+            request = request.param(name, value.ok_or_else(|| self.missing(name))?);
+        }
+        Ok(request)
+    }
+}
+
+fn client() -> Result<Client, SetupError> {
+    // Several libraries of one program may want to; the first one's choice stands.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let same_host = redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first();
+        let same = first.is_some_and(|first| {
+            first.host_str() == attempt.url().host_str()
+                && (first.scheme() == attempt.url().scheme() || attempt.url().scheme() == "https")
+        });
+        if same && attempt.previous().len() <= MAX_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    });
+    Client::builder()
+        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+        .redirect(same_host)
+        .build()
+        .map_err(SetupError::Client)
+}
