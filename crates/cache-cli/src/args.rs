@@ -1,0 +1,133 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Keeps the answers of slow, rate-limited, costly data APIs close to you.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, about, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 6 partly done, 130 interrupted.
+Start with:  larder demo";
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Configuration file; without it, the first of these that exists is used: `larder.yaml`,
+    /// `config/larder.yaml`, `config/cache_config.yaml`, `larder/larder.yaml` in the user's
+    /// configuration directory
+    #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How to print results
+    #[arg(short = 'F', long, global = true, value_enum, default_value_t, env = "LARDER_FORMAT")]
+    pub(crate) format: Format,
+    /// Print results and errors only: no progress, no remarks
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more about what happens; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch ten real markets being fetched from a slow API once, and served from cache ever after
+    Demo(DemoArgs),
+    /// Print the answer of a source about a market, from the cache or, if need be, its origin
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Fetch what is not stored yet for many markets and sources
+    #[command(after_help = WARM_EXAMPLES)]
+    Warm(WarmArgs),
+    /// Show what is stored, by tier and source
+    Stats,
+    /// Check or show the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  larder get census_acs --market \"Boulder, CO\"
+  larder get census_acs --market 14500 --param year=2021 --format json";
+
+const WARM_EXAMPLES: &str = "\
+Examples:
+  larder warm --markets markets.csv --sources census_acs,bls_ces
+  larder warm --market boulder-co --market 19740 --sources census_acs
+
+A markets file is CSV with a column `market` (names, slugs or CBSA codes) and, if wanted, further
+columns that feed URL parameters.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Where the demo keeps its SQLite file and its configuration
+    #[arg(long, default_value = "larder-demo", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Start over: forget what an earlier run stored
+    #[arg(long)]
+    pub(crate) fresh: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GetArgs {
+    /// The source, as named under `cache.sources`
+    pub(crate) source: String,
+    /// The market: a name like "Boulder, CO", a slug like boulder-co, or a CBSA code like 14500
+    #[arg(short, long)]
+    pub(crate) market: String,
+    /// A value for the source's URL, NAME=VALUE
+    #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) params: Vec<(String, String)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct WarmArgs {
+    /// CSV file of markets; `-` reads standard input
+    #[arg(long, value_name = "FILE", required_unless_present = "market")]
+    pub(crate) markets: Option<PathBuf>,
+    /// One market more
+    #[arg(short, long)]
+    pub(crate) market: Vec<String>,
+    /// Sources, as named under `cache.sources`
+    #[arg(short, long, value_delimiter = ',', required = true)]
+    pub(crate) sources: Vec<String>,
+    /// Most requests under way at a time [default: `cache.prefetch.max_parallel_requests`]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) parallel: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration and say what is wrong with it
+    Check,
+    /// Show every setting, its value and where it came from; secrets are hidden
+    Show,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}

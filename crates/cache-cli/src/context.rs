@@ -1,0 +1,70 @@
+//! The configuration and the chain that commands work on.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use larder::{
+    Cache,
+    config::{CacheConfig, Loaded},
+};
+
+use crate::{args::Global, exit::Failure, output};
+
+/// Where a configuration is looked for, in this order, when none is named.
+const PLACES: [&str; 3] = ["larder.yaml", "config/larder.yaml", "config/cache_config.yaml"];
+
+/// The configuration, and the file it was read from.
+pub(crate) struct Context {
+    pub(crate) loaded: Loaded,
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Context {
+    /// Finds and loads the configuration.
+    pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
+        let file = global.config.clone().or_else(discover);
+        let loader = CacheConfig::loader().process_env();
+        let loader = match &file {
+            Some(file) => loader.file(file),
+            None => loader,
+        };
+        Ok(Self { loaded: loader.load()?, file })
+    }
+
+    /// The chain it describes.
+    pub(crate) fn cache(&self) -> Result<Cache, Failure> {
+        Ok(Cache::from_config(&self.loaded.config)?)
+    }
+
+    /// Says on standard error what is accepted but has no effect.
+    pub(crate) fn warn(&self) {
+        for warning in &self.loaded.warnings {
+            output::remark(&format!("warning: {warning}\n"));
+        }
+    }
+}
+
+fn discover() -> Option<PathBuf> {
+    let here = PLACES.iter().map(PathBuf::from);
+    here.chain(user_directory().map(|dir| dir.join("larder/larder.yaml")))
+        .find(|file| file.exists())
+}
+
+fn user_directory() -> Option<PathBuf> {
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let xdg = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(absolute);
+    xdg.or_else(|| env::home_dir().map(|home| home.join(".config")))
+}
+
+/// The path as commands to copy show it.
+pub(crate) fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,10 @@
+//! The `larder` binary, as a child process: what it prints, how it ends, what it leaves behind.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
+
+mod broken;
+mod configuration;
+mod demonstration;
+mod harness;
+mod usage;
+mod warming;
