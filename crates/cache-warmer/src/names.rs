@@ -1,6 +1,8 @@
 //! How a place's name is split, compared and shown.
 
-use std::fmt::{self, Write};
+use std::fmt;
+
+use larder::Escaped;
 
 /// Postal codes of the states, the District of Columbia and Puerto Rico.
 const STATES: [&str; 52] = [
@@ -106,21 +108,10 @@ impl Printable<'_> {
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (shown, c) in self.0.chars().enumerate() {
-            if shown == Self::MAX_CHARS {
-                return f.write_str("...");
-            }
-            match c {
-                // These change the order or the lines of what is shown, yet are no control characters.
-                '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{2069}'
-                | '\u{feff}' => write!(f, "{}", c.escape_unicode())?,
-                c if c.is_control() => write!(f, "{}", c.escape_default())?,
-                c => f.write_char(c)?,
-            }
+        match self.0.char_indices().nth(Self::MAX_CHARS) {
+            Some((end, _)) => write!(f, "{}...", Escaped(self.0.get(..end).unwrap_or_default())),
+            None => Escaped(self.0).fmt(f),
         }
-        Ok(())
     }
 }
 
@@ -182,7 +173,7 @@ mod tests {
 
     #[test]
     fn text_is_printed_harmless_and_short() {
-        assert_eq!(Printable("a\u{1b}[2J\nb").to_string(), "a\\u{1b}[2J\\nb");
+        assert_eq!(Printable("a\u{1b}[2J\nb").to_string(), "a\\u{1b}[2J\\u{a}b");
         assert_eq!(Printable("\u{202e}oc").to_string(), "\\u{202e}oc");
         assert_eq!(Printable("Cañon").to_string(), "Cañon");
         assert_eq!(Printable(&"x".repeat(500)).to_string().len(), 83);

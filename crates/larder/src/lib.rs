@@ -20,8 +20,8 @@
 //!     .await?;
 //! assert_eq!(hit.value(), r#"{"population": 330758}"#);
 //!
-//! let again: serde_json::Value = (*cache.get_as(&key).await?.expect("it is stored")).clone();
-//! assert_eq!(again["population"], 330758);
+//! let census = cache.get_as::<serde_json::Value>(&key).await?.expect("it is stored");
+//! assert_eq!(census["population"], 330758);
 //! # Ok(())
 //! # })
 //! # }

@@ -25,7 +25,7 @@ pub use crate::{
     template::TemplateError,
 };
 
-/// Redirects followed, on the same host only: keys and headers must not reach another.
+/// Redirects followed, on the same host and port only: keys and headers must not reach another.
 const MAX_REDIRECTS: usize = 5;
 
 /// One source answered by an HTTP API.
@@ -46,7 +46,7 @@ impl HttpOrigin {
     pub fn new(source: HttpSource) -> Result<Self, SetupError> {
         let template = Template::parse(&source.url)?;
         let headers = source.header_map()?;
-        let pacer = source.rate.map(Pacer::new);
+        let pacer = source.rate.map(|rate| Pacer::new(rate).ok_or(SetupError::Rate)).transpose()?;
         Ok(Self { template, headers, pacer, client: client()?, source })
     }
 
@@ -54,6 +54,10 @@ impl HttpOrigin {
     fn url(&self, request: &Request) -> Result<Url, OriginError> {
         let value = |name: &str| request.value(name).or_else(|| self.source.default_of(name));
         let text = self.template.fill(value).map_err(|missing| self.missing(&missing))?;
+        if template::climbs(&text) {
+            let what = "a value makes `.` or `..` a part of its URL's path, which leads elsewhere";
+            return Err(self.failed(OriginErrorKind::Request, None, what));
+        }
         let mut url = Url::parse(&text)
             .map_err(|error| self.failed(OriginErrorKind::Request, None, error))?;
         {
@@ -84,11 +88,7 @@ impl HttpOrigin {
         url: Option<&Url>,
         what: impl std::fmt::Display,
     ) -> OriginError {
-        let place = url.map(|url| {
-            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-            let host = url.host_str().unwrap_or_default();
-            format!("GET {}://{host}{port}{}: ", url.scheme(), url.path())
-        });
+        let place = url.map(|url| format!("GET {}: ", source::place(url)));
         let message = format!("{}{what}", place.unwrap_or_default());
         OriginError::new(kind, &self.source.name, message)
     }
@@ -187,10 +187,7 @@ fn client() -> Result<Client, SetupError> {
     _ = rustls::crypto::ring::default_provider().install_default();
     let same_host = redirect::Policy::custom(|attempt| {
         let first = attempt.previous().first();
-        let same = first.is_some_and(|first| {
-            first.host_str() == attempt.url().host_str()
-                && (first.scheme() == attempt.url().scheme() || attempt.url().scheme() == "https")
-        });
+        let same = first.is_some_and(|first| same_server(first, attempt.url()));
         if same && attempt.previous().len() <= MAX_REDIRECTS {
             attempt.follow()
         } else {
@@ -202,4 +199,33 @@ fn client() -> Result<Client, SetupError> {
         .redirect(same_host)
         .build()
         .map_err(SetupError::Client)
+}
+
+/// Whether what `first` may see, `next` may see: the same server or, instead of plain HTTP on its
+/// usual port, HTTPS on its own.
+fn same_server(first: &Url, next: &Url) -> bool {
+    let port = Url::port_or_known_default;
+    let same = first.scheme() == next.scheme() && port(first) == port(next);
+    let secured = (first.scheme(), port(first)) == ("http", Some(80))
+        && (next.scheme(), port(next)) == ("https", Some(443));
+    first.host_str() == next.host_str() && (same || secured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_scheme_a_host_and_a_port() {
+        let same = |first: &str, next: &str| {
+            same_server(&Url::parse(first).unwrap(), &Url::parse(next).unwrap())
+        };
+        assert!(same("https://h.example/a", "https://h.example:443/b?c"));
+        assert!(same("http://h.example:8080/a", "http://h.example:8080/b"));
+        assert!(same("http://h.example/a", "https://h.example/a"), "an upgrade");
+        assert!(!same("https://h.example/a", "http://h.example/a"), "a downgrade");
+        assert!(!same("https://h.example/", "https://h.example:8443/"));
+        assert!(!same("http://h.example:8080/", "https://h.example/"));
+        assert!(!same("https://h.example/", "https://www.h.example/"));
+    }
 }

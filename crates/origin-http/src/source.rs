@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
 
 use crate::template::TemplateError;
 
@@ -17,7 +20,7 @@ pub struct Rate {
 
 /// A source of an HTTP API.
 ///
-/// `Debug` shows neither headers nor query: they may hold keys.
+/// `Debug` shows neither headers, query nor user info: they may hold keys.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HttpSource {
@@ -36,7 +39,7 @@ pub struct HttpSource {
     pub timeout: Duration,
     /// Longest answer, in bytes, after decompression. Default: 64 MiB.
     pub max_body_bytes: u64,
-    /// Most calls in a time. Default: not limited.
+    /// Most calls in a time of at most a minute, spread evenly. Default: not limited.
     pub rate: Option<Rate>,
 }
 
@@ -77,9 +80,10 @@ impl HttpSource {
 impl fmt::Debug for HttpSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, url, params, query, headers, timeout, max_body_bytes, rate } = self;
+        let place = Url::parse(url).ok().map(|url| place(&url));
         f.debug_struct("HttpSource")
             .field("name", name)
-            .field("url", &url.split(['?', '@']).next())
+            .field("url", &place)
             .field("params", params)
             .field("query", &query.keys())
             .field("headers", &headers.keys())
@@ -88,6 +92,13 @@ impl fmt::Debug for HttpSource {
             .field("rate", rate)
             .finish()
     }
+}
+
+/// Where `url` is, without what may be secret: user info and query.
+pub(crate) fn place(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 /// A source's description makes no sense.
@@ -103,6 +114,9 @@ pub enum SetupError {
     /// The value of this header has characters that headers cannot have.
     #[error("`headers`: the value of `{0}` has characters that a header cannot have")]
     HeaderValue(String),
+    /// The rate is none that can be kept by spacing calls.
+    #[error("`rate_limit`: write at least one call in at most a minute, for example 50/s")]
+    Rate,
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     Client(#[source] reqwest::Error),

@@ -1,15 +1,20 @@
 //! URL templates: text with names in braces, filled with encoded values.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write},
+};
 
 /// A URL template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// `Debug` shows only its names: its text may hold keys.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
     names: BTreeSet<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
     Value(String),
@@ -28,8 +33,11 @@ pub enum TemplateError {
 
 impl Template {
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        let host = host.and_then(|rest| rest.split('/').next()).ok_or(TemplateError::Scheme)?;
+        let (scheme, rest) = text.split_once("://").ok_or(TemplateError::Scheme)?;
+        if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return Err(TemplateError::Scheme);
+        }
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if host.is_empty() || host.contains(['{', '}']) {
             return Err(TemplateError::Scheme);
         }
@@ -74,12 +82,25 @@ impl Template {
     }
 }
 
-/// Encodes all but RFC 3986's unreserved characters, so that a value cannot leave its place.
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { parts: _, names } = self;
+        f.debug_struct("Template").field("names", names).finish_non_exhaustive()
+    }
+}
+
+/// Whether a part of the path of `url` is `.` or `..`. Encoding does not help there: URL parsers
+/// take `%2E` for a dot.
+pub(crate) fn climbs(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').any(|part| matches!(part, "." | ".."))
+}
+
+/// Encodes all but RFC 3986's unreserved characters, so that a value cannot end its part of the
+/// path or its pair of the query.
 fn encode(value: &str, into: &mut String) {
-    let dots = matches!(value, "." | "..");
     for byte in value.bytes() {
         match byte {
-            b'.' if dots => into.push_str("%2E"),
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 into.push(char::from(byte));
             }
@@ -106,14 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_dots_does_not_climb() {
-        let template = Template::parse("https://h.example/a/{v}/b").unwrap();
-        assert_eq!(template.fill(|_| Some("..")).unwrap(), "https://h.example/a/%2E%2E/b");
+    fn dots_climb_only_as_a_whole_part_of_the_path() {
+        for url in ["https://h/./a", "https://h/a/..", "https://h/a/../b?c", "https://h/a/.#b"] {
+            assert!(climbs(url), "{url}");
+        }
+        for url in ["https://h/a.b/..c/...", "https://h/a?b=/../c", "https://h/a#/.."] {
+            assert!(!climbs(url), "{url}");
+        }
     }
 
     #[test]
     fn refuses_what_is_no_template() {
-        for text in ["ftp://h/", "/path", "", "https://", "https://{host}/", "https://h{x}/a"] {
+        for text in [
+            "ftp://h/",
+            "/path",
+            "",
+            "https://",
+            "https://{host}/",
+            "https://h{x}/a",
+            "https://h{x}?a",
+        ] {
             assert_eq!(Template::parse(text), Err(TemplateError::Scheme), "{text}");
         }
         for text in

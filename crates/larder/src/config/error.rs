@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use cache_core::Escaped;
+
 use super::place::Place;
 
 /// The phrase in a [`ValueError`]'s reason that stands for the value itself.
@@ -126,25 +128,7 @@ pub(super) fn name_value(reason: &str, value: Option<&str>) -> String {
 /// Text made safe for a terminal, and not endless.
 pub(super) fn clean(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", clean_all(&text[..end])),
-        None => clean_all(text),
+        Some((end, _)) => format!("{}...", Escaped(&text[..end])),
+        None => Escaped(text).to_string(),
     }
-}
-
-/// Text without characters that move, colour or hide what is around them.
-pub(super) fn clean_all(text: &str) -> String {
-    let mut out = String::new();
-    for character in text.chars() {
-        if character.is_control() || is_invisible(character) {
-            out.extend(character.escape_unicode());
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
-/// Characters that reorder or hide the text around them.
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

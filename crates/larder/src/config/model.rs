@@ -206,7 +206,7 @@ pub struct CompressionConfig {
     /// Smaller values, in KiB, stay as they are. Default: 10.
     #[serde(deserialize_with = "text::text")]
     pub threshold_kb: u64,
-    /// Of the algorithm: zstd 1 to 22, else 0 to 9, zlib's scale. Default: the algorithm's own.
+    /// Of the algorithm: zstd 1 to 19, else 0 to 9, zlib's scale. Default: the algorithm's own.
     #[serde(deserialize_with = "text::text")]
     pub level: Option<u8>,
 }

@@ -81,7 +81,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
             leaf("enable"),
             leaf("algorithm"),
             number("threshold_kb", 0.0, MAX_MIB),
-            number("level", 0.0, 22.0),
+            number("level", 0.0, 19.0),
         ]),
     ),
     field(

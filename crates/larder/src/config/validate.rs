@@ -1,6 +1,6 @@
 //! What types alone cannot refuse: ranges, and settings that contradict each other.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
@@ -12,6 +12,10 @@ use super::{
     schema::{self, Kind},
     values::{Algorithm, RateLimit, Secret},
 };
+
+/// Longest time that a rate limit may be about: calls are spaced evenly, and nobody waits minutes
+/// for a turn.
+const LONGEST_WINDOW: Duration = Duration::from_mins(1);
 
 /// What is wrong with one setting; "the value" in the message stands for its text.
 #[derive(Debug)]
@@ -144,7 +148,7 @@ fn chain(config: &CacheConfig) -> Checked {
 fn level(config: &CacheConfig) -> Checked {
     let Some(level) = config.compression.level else { return Ok(()) };
     let (algorithm, range) = match config.compression.algorithm {
-        Some(Algorithm::Zstd) => ("zstd", 1..=22),
+        Some(Algorithm::Zstd) => ("zstd", 1..=19),
         Some(Algorithm::Zlib) => ("zlib", 0..=9),
         // It has no effect, so any algorithm's level may stay while compression is off.
         Some(Algorithm::None) => return Ok(()),
@@ -206,6 +210,13 @@ fn source(name: &str, source: &SourceConfig) -> Checked {
         return Err(Problem::new(
             &path("rate_limit"),
             "the value lets nothing through; write for example 50/s",
+        ));
+    }
+    if rate_limit.is_some_and(|limit| limit.per > LONGEST_WINDOW) {
+        return Err(Problem::new(
+            &path("rate_limit"),
+            "a limit over more than a minute is a quota, which this version cannot keep; \
+             write for example 50/s or 30/m",
         ));
     }
     Ok(())

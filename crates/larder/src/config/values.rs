@@ -218,7 +218,7 @@ impl FromText for TierKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Zstandard, levels 1 to 22.
+    /// Zstandard, levels 1 to 19.
     Zstd,
     /// zlib, levels 0 to 9.
     Zlib,

@@ -108,7 +108,7 @@ fn fault(error: &Error) -> Fault {
         }
         // Of the parser itself, whose words are fixed and quote nothing.
         Error::ExternalMessage { msg, .. } => {
-            format!("not valid YAML: {}; {SYNTAX_HINT}", super::error::clean_all(msg))
+            format!("not valid YAML: {}; {SYNTAX_HINT}", cache_core::Escaped(msg))
         }
         _ => format!("not valid YAML; {SYNTAX_HINT}"),
     };

@@ -26,7 +26,7 @@ cache:
       headers: {User-Agent: larder}
       timeout: 1m
       max_body: 1GiB
-      rate_limit: 500/day
+      rate_limit: 500/m
       ttl: 365d
 "#,
             "larder.yaml",
@@ -72,7 +72,7 @@ cache:
     census.headers = [("User-Agent".into(), Secret::new("larder"))].into();
     census.timeout = Duration::from_mins(1);
     census.max_body = 1 << 30;
-    census.rate_limit = Some(RateLimit::new(500, Duration::from_secs(24 * HOUR)));
+    census.rate_limit = Some(RateLimit::new(500, Duration::from_mins(1)));
     census.ttl = Some(Ttl::days(365));
     expected.sources = [("census".into(), census)].into();
     assert_eq!(loaded.config, expected);

@@ -1,0 +1,105 @@
+//! What the command line asks for.
+
+use crate::{Result, ci::Step};
+
+pub(crate) const HELP: &str = "\
+Larder's chores.
+
+cargo xtask test [-- ARGS]     all tests: cargo-nextest if it is installed, else cargo test;
+                               then the doctests. ARGS go to the runner, for example the name
+                               of a test; doctests are left out then.
+cargo xtask ci                 what continuous integration checks, in this order:
+                               test, fmt, clippy, doc, features, deps, tidy.
+                               Stops at the first step that fails.
+cargo xtask ci --only A,B      these steps only
+cargo xtask ci --skip A,B      all steps but these
+cargo xtask help               this text
+
+With the variable CI set, `test` uses the profile `ci` of .config/nextest.toml.
+";
+
+/// A chore.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    Help,
+    /// With arguments for the test runner.
+    Test(Vec<String>),
+    Ci(Vec<Step>),
+}
+
+/// What `args`, without the program's name, ask for.
+pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Task> {
+    let mut args = args.into_iter().peekable();
+    match args.next().as_deref() {
+        None | Some("help" | "--help" | "-h") => Ok(Task::Help),
+        Some("test") => {
+            args.next_if(|arg| arg == "--");
+            Ok(Task::Test(args.collect()))
+        }
+        Some("ci") => steps(args).map(Task::Ci),
+        Some(other) => Err(format!("no chore `{other}`; try `cargo xtask help`").into()),
+    }
+}
+
+fn steps(mut args: impl Iterator<Item = String>) -> Result<Vec<Step>> {
+    let mut steps = Step::ALL.to_vec();
+    while let Some(option) = args.next() {
+        let keep = match option.as_str() {
+            "--only" => true,
+            "--skip" => false,
+            _ => return Err(format!("`ci` takes --only and --skip, not `{option}`").into()),
+        };
+        let named = args.next().ok_or_else(|| format!("{option} needs names of steps"))?;
+        let named = named.split(',').map(Step::parse).collect::<Result<Vec<_>>>()?;
+        steps.retain(|step| named.contains(step) == keep);
+    }
+    if steps.is_empty() { Err("no step is left to run".into()) } else { Ok(steps) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    fn refused(line: &str) -> String {
+        parsed(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn test_passes_arguments_on() {
+        let args = vec!["--no-capture".to_owned(), "name".to_owned()];
+        assert_eq!(parsed("test").unwrap(), Task::Test(Vec::new()));
+        assert_eq!(parsed("test -- --no-capture name").unwrap(), Task::Test(args.clone()));
+        assert_eq!(parsed("test --no-capture name").unwrap(), Task::Test(args));
+    }
+
+    #[test]
+    fn ci_runs_all_steps_in_order_unless_told_otherwise() {
+        assert_eq!(parsed("ci").unwrap(), Task::Ci(Step::ALL.to_vec()));
+        assert_eq!(
+            parsed("ci --only clippy,fmt").unwrap(),
+            Task::Ci(vec![Step::Fmt, Step::Clippy])
+        );
+        let Task::Ci(steps) = parsed("ci --skip test,tidy").unwrap() else { panic!("not ci") };
+        assert_eq!(steps, Step::ALL[1..Step::ALL.len() - 1]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        assert!(refused("tset").contains("`tset`"));
+        assert!(refused("ci --fast").contains("`--fast`"));
+        assert!(refused("ci --only").contains("--only needs"));
+        assert!(refused("ci --only fmt,lint").contains("`lint`"));
+        assert!(refused("ci --only fmt --skip fmt").contains("no step"));
+    }
+
+    #[test]
+    fn help_names_every_step() {
+        assert_eq!(parsed("").unwrap(), Task::Help);
+        let names: Vec<_> = Step::ALL.iter().map(|step| step.name()).collect();
+        assert!(HELP.contains(&names.join(", ")), "the order in the text is the order of the run");
+    }
+}
