@@ -32,5 +32,5 @@ pub use origin::{Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
 pub use request::Request;
 pub use stamp::{Stamp, StampClock};
 pub use tier::{
-    Capability, Filter, Inspect, PutOutcome, SourceUsage, Summary, SyncTier, Tier, Usage,
+    Capability, Filter, Inspect, PutOutcome, SourceUsage, Stamped, Summary, SyncTier, Tier, Usage,
 };

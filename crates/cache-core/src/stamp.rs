@@ -6,11 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{Clock, Timestamp};
 
 const COUNTER_BITS: u32 = 16;
+
+/// Farthest ahead that another clock is believed to be.
+const BELIEVABLE: Duration = Duration::from_hours(366 * 24);
 
 /// An instant of the hybrid logical clock: 48 bits of Unix milliseconds and a 16-bit counter.
 ///
@@ -69,7 +73,7 @@ impl StampClock {
         let wall = Stamp::at(self.clock.now()).0;
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
-            let next = wall.max(last + 1);
+            let next = wall.max(last.saturating_add(1));
             match self.last.compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Stamp(next),
                 Err(seen) => last = seen,
@@ -78,8 +82,13 @@ impl StampClock {
     }
 
     /// Moves the clock past a stamp received from a tier or another process.
+    ///
+    /// One that is more than a year ahead of the wall clock is damage, no clock's word: it is
+    /// ignored, since following it could not be undone.
     pub fn observe(&self, seen: Stamp) {
-        self.last.fetch_max(seen.0, Ordering::AcqRel);
+        if seen <= Stamp::at(self.clock.now().saturating_add(BELIEVABLE)) {
+            self.last.fetch_max(seen.0, Ordering::AcqRel);
+        }
     }
 }
 
@@ -118,6 +127,15 @@ mod tests {
         assert!(clock.issue() > foreign);
         clock.observe(Stamp::ZERO);
         assert!(clock.issue() > foreign, "an older stamp does not move the clock back");
+    }
+
+    #[test]
+    fn a_stamp_from_beyond_belief_is_ignored() {
+        let clock = StampClock::new(Arc::new(Fixed(Mutex::new(5))));
+        for damaged in [u64::MAX, Stamp::at(Timestamp::NEVER).packed()] {
+            clock.observe(Stamp::from_packed(damaged));
+        }
+        assert_eq!(clock.issue().instant().as_millis(), 5);
     }
 
     #[test]

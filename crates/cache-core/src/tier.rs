@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::{Barrier, Entry, Key, Result, Selector, Tag, Timestamp};
+use crate::{Barrier, Entry, Key, Result, Selector, Stamp, Tag, Timestamp};
 
 /// What a tier is, as data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,11 @@ pub trait Tier: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// The side that orders loads and invalidations of several processes.
+    fn as_stamped(&self) -> Option<&dyn Stamped> {
+        None
+    }
+
     /// The side that looks at, and cleans, what is stored.
     fn as_inspect(&self) -> Option<&dyn Inspect> {
         None
@@ -112,6 +117,16 @@ pub trait SyncTier: fmt::Debug + Send + Sync + 'static {
 
     /// [`Tier::put`].
     fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome;
+}
+
+/// A tier that holds stamps of other processes, or of earlier runs of this one.
+///
+/// The chain asks before it issues a stamp, so that what happens here now is later than all that is
+/// stored, even if another process's wall clock was ahead, or this machine's was set back.
+#[async_trait]
+pub trait Stamped: fmt::Debug + Send + Sync + 'static {
+    /// A stamp that no entry and no barrier in the tier exceeds.
+    async fn latest_stamp(&self) -> Result<Stamp>;
 }
 
 /// Which entries to look at; parts that are given must all match.

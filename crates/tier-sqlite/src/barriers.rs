@@ -3,7 +3,7 @@
 use cache_core::{Barrier, Entry, Key, Selector};
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::rows::key_hash;
+use crate::{rows::key_hash, stamps};
 
 /// Barriers are kept this long, in milliseconds: longer than any load may take.
 const KEEP_MILLIS: u64 = 24 * 60 * 60 * 1_000;
@@ -43,6 +43,7 @@ pub(crate) fn set(connection: &Connection, barrier: &Barrier) -> rusqlite::Resul
         // A selector this code does not know must not be taken for less than it is.
         _ => ("", "", ""),
     };
+    stamps::note(connection, barrier.stamp)?;
     connection
         .prepare_cached(
             "INSERT INTO barriers (key, source, tag, stamp) VALUES (?1, ?2, ?3, ?4)

@@ -13,6 +13,7 @@ mod inspect;
 mod open;
 mod options;
 mod rows;
+mod stamps;
 mod worker;
 
 use std::{
@@ -26,7 +27,7 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
-    Tier,
+    Stamp, Stamped, Tier,
 };
 use tokio::sync::{Mutex, mpsc};
 
@@ -215,6 +216,8 @@ impl Tier for SqliteTier {
                     Ok(PutOutcome::Superseded)
                 }
             };
+            let latest = stored.iter().map(|stored| stored.entry().as_of()).max();
+            latest.map_or(Ok(()), |latest| stamps::note(connection, latest))?;
             stored.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()
         });
         let written = written.await.map_err(|failure| tier_error(Op::Put, failure))?;
@@ -249,7 +252,20 @@ impl Tier for SqliteTier {
         Ok(())
     }
 
+    fn as_stamped(&self) -> Option<&dyn Stamped> {
+        Some(self)
+    }
+
     fn as_inspect(&self) -> Option<&dyn Inspect> {
         Some(self)
+    }
+}
+
+#[async_trait]
+impl Stamped for SqliteTier {
+    async fn latest_stamp(&self) -> Result<Stamp> {
+        let workers = self.workers(Op::Get)?;
+        let latest = workers.read(|connection, _| Ok(stamps::latest(connection)?)).await;
+        latest.map_err(|failure| tier_error(Op::Get, failure))
     }
 }

@@ -40,6 +40,12 @@ CREATE TABLE barriers (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX barriers_by_stamp ON barriers (stamp);
 
+-- One row: a stamp that no entry and no barrier here exceeds, or ever did.
+CREATE TABLE latest_stamp (
+    stamp INTEGER NOT NULL
+) STRICT;
+INSERT INTO latest_stamp VALUES (0);
+
 -- Sums kept by triggers, whoever writes, so that opening and reporting never scan.
 CREATE TABLE totals (
     source       TEXT    NOT NULL PRIMARY KEY,

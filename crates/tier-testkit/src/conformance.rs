@@ -35,6 +35,7 @@ where
     fresh().await.batches_do_what_single_calls_do().await;
     fresh().await.keeps_keys_apart().await;
     fresh().await.inspects_without_changing().await;
+    fresh().await.knows_its_latest_stamp().await;
     fresh().await.takes_concurrent_puts_in_any_order().await;
 }
 
@@ -266,6 +267,21 @@ impl<T: Tier> Bench<T> {
         assert_eq!(ok(inspect.remove_dead(now, None).await, "remove_dead"), 1);
         let usage = ok(inspect.usage().await, "usage");
         assert_eq!(usage.total().entries, 3, "promise broken: usage follows removal");
+    }
+
+    async fn knows_its_latest_stamp(self) {
+        const PROMISE: &str = "promise broken: no stamp in the tier exceeds its latest";
+        let Some(stamped) = self.tier.as_stamped() else { return };
+        let latest = async || ok(stamped.latest_stamp().await, "latest_stamp");
+        let key = Key::new("census:a");
+        let (first, second) = (self.entry("first"), self.entry("second"));
+        self.put(&key, &second).await;
+        assert!(latest().await >= second.as_of(), "{PROMISE}: an entry");
+        self.put(&Key::new("census:b"), &first).await;
+        assert!(latest().await >= second.as_of(), "{PROMISE}: an older entry");
+        let barrier = Barrier { selector: Selector::All, stamp: self.stamps.issue() };
+        ok(self.tier.bar(&barrier).await, "bar");
+        assert!(latest().await >= barrier.stamp, "{PROMISE}: a barrier");
     }
 
     async fn takes_concurrent_puts_in_any_order(self) {
