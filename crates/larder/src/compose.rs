@@ -4,8 +4,11 @@ use cache_core::Ttl;
 
 use crate::{
     BuildError, Cache, CacheBuilder, Policy,
-    config::{self, Algorithm, CacheConfig, CompressionConfig, TierKind},
+    config::{self, CacheConfig, TierKind},
 };
+
+#[cfg(feature = "sqlite")]
+use crate::config::{Algorithm, CompressionConfig};
 
 impl Cache {
     /// The chain that `config` describes; [`CacheBuilder::from_config`] if more is to be added.

@@ -47,7 +47,8 @@ impl HttpOrigin {
         let template = Template::parse(&source.url)?;
         let headers = source.header_map()?;
         let pacer = source.rate.map(|rate| Pacer::new(rate).ok_or(SetupError::Rate)).transpose()?;
-        Ok(Self { template, headers, pacer, client: client()?, source })
+        let client = client(template.is_loopback())?;
+        Ok(Self { source, template, headers, pacer, client })
     }
 
     /// The URL that answers `request`, with every value encoded.
@@ -182,7 +183,9 @@ impl Origin for HttpOrigin {
     }
 }
 
-fn client() -> Result<Client, SetupError> {
+/// `direct` ignores the proxies that the environment names: none of them reaches this machine's own
+/// addresses.
+fn client(direct: bool) -> Result<Client, SetupError> {
     // Several libraries of one program may want to; the first one's choice stands.
     _ = rustls::crypto::ring::default_provider().install_default();
     let same_host = redirect::Policy::custom(|attempt| {
@@ -194,11 +197,11 @@ fn client() -> Result<Client, SetupError> {
             attempt.stop()
         }
     });
-    Client::builder()
+    let builder = Client::builder()
         .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-        .redirect(same_host)
-        .build()
-        .map_err(SetupError::Client)
+        .redirect(same_host);
+    let builder = if direct { builder.no_proxy() } else { builder };
+    builder.build().map_err(SetupError::Client)
 }
 
 /// Whether what `first` may see, `next` may see: the same server or, instead of plain HTTP on its

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt::{self, Write},
+    net::IpAddr,
 };
+
+use reqwest::Url;
 
 /// A URL template.
 ///
@@ -64,6 +67,16 @@ impl Template {
     /// Names of the values it needs.
     pub(crate) fn names(&self) -> &BTreeSet<String> {
         &self.names
+    }
+
+    /// Whether it leads to this machine itself.
+    pub(crate) fn is_loopback(&self) -> bool {
+        // Values are no part of the host.
+        let url = self.fill(|_| Some("x")).ok().and_then(|text| Url::parse(&text).ok());
+        url.as_ref().and_then(Url::host_str).is_some_and(|host| {
+            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        })
     }
 
     /// The URL, or the name of a value that is missing.
@@ -134,6 +147,15 @@ mod tests {
         for url in ["https://h/a.b/..c/...", "https://h/a?b=/../c", "https://h/a#/.."] {
             assert!(!climbs(url), "{url}");
         }
+    }
+
+    #[test]
+    fn loopback_is_known_by_name_and_address() {
+        let local = |text| Template::parse(text).unwrap().is_loopback();
+        let here = ["http://127.0.0.1:80/{a}", "http://[::1]/", "https://u:p@localhost/x?{a}"];
+        assert!(here.into_iter().all(local));
+        let elsewhere = ["http://128.0.0.1/", "http://localhost.example/", "http://h/127.0.0.1"];
+        assert!(!elsewhere.into_iter().any(local));
     }
 
     #[test]

@@ -73,6 +73,18 @@ impl Place {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Waits until the SQLite file holds a row.
+    pub(crate) async fn stored_something(&self) {
+        let file = self.path("cache.db");
+        let some = || {
+            let file = rusqlite::Connection::open(&file).ok()?;
+            file.query_row("SELECT count(*) > 0 FROM entries", [], |row| row.get(0)).ok()
+        };
+        while some() != Some(true) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Rows in the SQLite file.
     pub(crate) fn stored(&self) -> u64 {
         let file = rusqlite::Connection::open(self.path("cache.db")).unwrap();
