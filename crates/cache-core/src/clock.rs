@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// An instant of wall time in milliseconds since the Unix epoch.
@@ -48,11 +48,12 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
 /// The machine's clock: wall time at creation plus monotonic time since.
 ///
-/// Stepping the wall clock while the process runs neither revives nor expires entries.
+/// Stepping the wall clock while the process runs neither revives nor expires entries. On Linux the
+/// time that the machine sleeps counts; elsewhere it counts as far as `std::time::Instant` does.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     wall: Timestamp,
-    since: Instant,
+    since: Since,
 }
 
 impl SystemClock {
@@ -62,7 +63,7 @@ impl SystemClock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
-            since: Instant::now(),
+            since: Since::now(),
         }
     }
 }
@@ -78,6 +79,28 @@ impl Clock for SystemClock {
         self.wall.saturating_add(self.since.elapsed())
     }
 }
+
+/// An instant of a clock that nobody sets.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Clone, Copy, Debug)]
+struct Since(Duration);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Since {
+    fn now() -> Self {
+        // Not `Instant`, which stands still while the machine sleeps.
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let part = |n: i64| u64::try_from(n).unwrap_or(0);
+        Self(Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec)))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use std::time::Instant as Since;
 
 #[cfg(test)]
 mod tests {

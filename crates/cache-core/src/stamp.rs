@@ -33,6 +33,19 @@ impl Stamp {
         Self(millis.min(u64::MAX >> COUNTER_BITS) << COUNTER_BITS)
     }
 
+    /// Whether a sound clock may have issued it, seen from `now`: it is at most a year ahead.
+    ///
+    /// What is farther ahead is damage or a clock that was set wrong. Believing it could not be
+    /// undone: everything that happens in the meantime would count as earlier.
+    pub fn is_believable(self, now: Timestamp) -> bool {
+        self <= Self::latest_believable(now)
+    }
+
+    /// The last stamp that is believed at `now`.
+    pub fn latest_believable(now: Timestamp) -> Self {
+        Self::at(now.saturating_add(BELIEVABLE))
+    }
+
     /// The stamp whose packed form is `packed`.
     pub const fn from_packed(packed: u64) -> Self {
         Self(packed)
@@ -81,12 +94,10 @@ impl StampClock {
         }
     }
 
-    /// Moves the clock past a stamp received from a tier or another process.
-    ///
-    /// One that is more than a year ahead of the wall clock is damage, no clock's word: it is
-    /// ignored, since following it could not be undone.
+    /// Moves the clock past a stamp received from a tier or another process, unless it is not
+    /// believable.
     pub fn observe(&self, seen: Stamp) {
-        if seen <= Stamp::at(self.clock.now().saturating_add(BELIEVABLE)) {
+        if seen.is_believable(self.clock.now()) {
             self.last.fetch_max(seen.0, Ordering::AcqRel);
         }
     }

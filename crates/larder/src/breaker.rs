@@ -16,7 +16,16 @@ const FAILURES: u32 = 5;
 const COOLDOWN: Duration = Duration::from_secs(5);
 const MAX_COOLDOWN: Duration = Duration::from_mins(1);
 
-/// What a failure did to the breaker.
+/// Leave to do an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ticket {
+    /// One among others.
+    Normal,
+    /// The one that tells whether the breaker may close.
+    Probe,
+}
+
+/// What a result did to the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Nothing worth telling.
@@ -25,6 +34,8 @@ pub(crate) enum Change {
     Opened(Duration),
     /// It closed.
     Closed,
+    /// It is open, and the result of what began before says nothing about now.
+    Ignored,
 }
 
 #[derive(Debug)]
@@ -54,58 +65,57 @@ impl Breaker {
         Self { calm: AtomicBool::new(true), state: Mutex::new(State::Closed { failures: 0 }) }
     }
 
-    /// Whether an operation may go through; while it is open, one probe after the cool-down.
-    pub(crate) fn admits(&self, now: Timestamp) -> bool {
+    /// Leave for an operation, if it may go through; while it is open, one probe after the
+    /// cool-down.
+    pub(crate) fn admit(&self, now: Timestamp) -> Option<Ticket> {
         if self.calm.load(Ordering::Acquire) {
-            return true;
+            return Some(Ticket::Normal);
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
-            State::Closed { .. } => true,
+            State::Closed { .. } => Some(Ticket::Normal),
             State::Open { until, cooldown } if now >= until => {
                 *state = State::HalfOpen { cooldown };
-                true
+                Some(Ticket::Probe)
             }
-            State::Open { .. } | State::HalfOpen { .. } => false,
+            State::Open { .. } | State::HalfOpen { .. } => None,
         }
     }
 
-    pub(crate) fn succeeded(&self) -> Change {
+    pub(crate) fn succeeded(&self, ticket: Ticket) -> Change {
         if self.calm.load(Ordering::Acquire) {
             return Change::None;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state {
-            // A straggler that started before it opened says nothing about now.
-            State::Open { .. } => Change::None,
-            State::Closed { .. } | State::HalfOpen { .. } => {
-                let closed = matches!(*state, State::HalfOpen { .. });
-                *state = State::Closed { failures: 0 };
-                self.calm.store(true, Ordering::Release);
-                if closed { Change::Closed } else { Change::None }
-            }
-        }
+        let change = match (*state, ticket) {
+            (State::Closed { .. }, _) => Change::None,
+            (State::HalfOpen { .. }, Ticket::Probe) => Change::Closed,
+            (State::Open { .. } | State::HalfOpen { .. }, _) => return Change::Ignored,
+        };
+        *state = State::Closed { failures: 0 };
+        self.calm.store(true, Ordering::Release);
+        change
     }
 
-    pub(crate) fn failed(&self, now: Timestamp) -> Change {
+    pub(crate) fn failed(&self, ticket: Ticket, now: Timestamp) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.calm.store(false, Ordering::Release);
-        let cooldown = match *state {
-            State::Closed { failures } if failures + 1 < FAILURES => {
+        let cooldown = match (*state, ticket) {
+            (State::Closed { failures }, _) if failures + 1 < FAILURES => {
                 *state = State::Closed { failures: failures + 1 };
                 return Change::None;
             }
-            State::Closed { .. } => COOLDOWN,
-            State::HalfOpen { cooldown } => (cooldown * 2).min(MAX_COOLDOWN),
-            State::Open { .. } => return Change::None,
+            (State::Closed { .. }, _) => COOLDOWN,
+            (State::HalfOpen { cooldown }, Ticket::Probe) => (cooldown * 2).min(MAX_COOLDOWN),
+            (State::Open { .. } | State::HalfOpen { .. }, _) => return Change::Ignored,
         };
         *state = State::Open { until: now.saturating_add(cooldown), cooldown };
         Change::Opened(cooldown)
     }
 
     /// An operation ended without saying anything about the tier: a probe makes way for another.
-    pub(crate) fn undecided(&self, now: Timestamp) {
-        if self.calm.load(Ordering::Acquire) {
+    pub(crate) fn undecided(&self, ticket: Ticket, now: Timestamp) {
+        if ticket != Ticket::Probe {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,29 +136,29 @@ mod tests {
     fn open() -> Breaker {
         let breaker = Breaker::new();
         for _ in 1..FAILURES {
-            assert_eq!(breaker.failed(at(0)), Change::None);
-            assert!(breaker.admits(at(0)));
+            assert_eq!(breaker.failed(Ticket::Normal, at(0)), Change::None);
+            assert_eq!(breaker.admit(at(0)), Some(Ticket::Normal));
         }
-        assert_eq!(breaker.failed(at(0)), Change::Opened(COOLDOWN));
+        assert_eq!(breaker.failed(Ticket::Normal, at(0)), Change::Opened(COOLDOWN));
         breaker
     }
 
     #[test]
     fn opens_after_failures_in_a_row_and_admits_one_probe_after_the_cool_down() {
         let breaker = open();
-        assert!(!breaker.admits(at(4)));
-        assert!(breaker.admits(at(5)), "the probe");
-        assert!(!breaker.admits(at(5)), "one at a time");
-        assert_eq!(breaker.succeeded(), Change::Closed);
-        assert!(breaker.admits(at(5)));
+        assert_eq!(breaker.admit(at(4)), None);
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
+        assert_eq!(breaker.admit(at(5)), None, "one at a time");
+        assert_eq!(breaker.succeeded(Ticket::Probe), Change::Closed);
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Normal));
     }
 
     #[test]
     fn a_success_between_failures_starts_the_count_anew() {
         let breaker = Breaker::new();
         for _ in 0..3 * FAILURES {
-            assert_eq!(breaker.failed(at(0)), Change::None);
-            assert_eq!(breaker.succeeded(), Change::None);
+            assert_eq!(breaker.failed(Ticket::Normal, at(0)), Change::None);
+            assert_eq!(breaker.succeeded(Ticket::Normal), Change::None);
         }
     }
 
@@ -157,25 +167,32 @@ mod tests {
         let breaker = open();
         let mut now = 5;
         for expected in [10, 20, 40, 60, 60] {
-            assert!(breaker.admits(at(now)));
-            assert_eq!(breaker.failed(at(now)), Change::Opened(Duration::from_secs(expected)));
+            assert_eq!(breaker.admit(at(now)), Some(Ticket::Probe));
+            let opened = Change::Opened(Duration::from_secs(expected));
+            assert_eq!(breaker.failed(Ticket::Probe, at(now)), opened);
             now += expected.cast_signed();
-            assert!(!breaker.admits(at(now - 1)));
+            assert_eq!(breaker.admit(at(now - 1)), None);
         }
     }
 
     #[test]
     fn a_probe_that_was_dropped_makes_way_for_the_next() {
         let breaker = open();
-        assert!(breaker.admits(at(5)));
-        breaker.undecided(at(5));
-        assert!(breaker.admits(at(5)));
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
+        breaker.undecided(Ticket::Probe, at(5));
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
     }
 
     #[test]
-    fn stragglers_do_not_close_an_open_breaker() {
+    fn what_began_before_it_opened_decides_nothing() {
         let breaker = open();
-        assert_eq!(breaker.succeeded(), Change::None);
-        assert!(!breaker.admits(at(1)));
+        assert_eq!(breaker.succeeded(Ticket::Normal), Change::Ignored);
+        assert_eq!(breaker.admit(at(1)), None);
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
+        assert_eq!(breaker.failed(Ticket::Normal, at(5)), Change::Ignored);
+        assert_eq!(breaker.succeeded(Ticket::Normal), Change::Ignored);
+        breaker.undecided(Ticket::Normal, at(5));
+        assert_eq!(breaker.admit(at(5)), None, "the probe is still under way");
+        assert_eq!(breaker.succeeded(Ticket::Probe), Change::Closed);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use cache_core::{Clock, Origin, StampClock, SystemClock, Tier};
+use cache_core::{Clock, Origin, SystemClock, Tier};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -141,7 +141,6 @@ impl CacheBuilder {
         let tiers = self.tiers.into_iter().map(guard).collect();
         Ok(Cache::new(Inner {
             chain: Arc::new(Chain::new(tiers, Arc::clone(&self.clock), self.strict)),
-            stamps: StampClock::new(Arc::clone(&self.clock)),
             clock: self.clock,
             policies: self.policies,
             origins: self.origins,

@@ -15,10 +15,11 @@ use std::{
 use bytes::Bytes;
 use cache_core::{
     Barrier, Clock, Entry, Filter, Key, Load, Loaded, Op, Origin, OriginError, Request, Selector,
-    StampClock, Summary, Tag, Ttl, Usage,
+    Summary, Tag, Ttl, Usage,
 };
 use futures_util::{FutureExt, future::Either};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -43,7 +44,6 @@ pub struct Cache {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) chain: Arc<Chain>,
-    pub(crate) stamps: StampClock,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policies: Policies,
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
@@ -63,7 +63,7 @@ impl Cache {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What is stored under `key` and fresh.
+    /// What is stored under `key` and fresh. A hit in memory is that of the call, not of the wait.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
@@ -158,10 +158,13 @@ impl Cache {
         Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
     {
         if !options.bypass {
-            if options.purge_expired && self.peek(key).is_none() {
+            if let Some(hit) = self.peek(key) {
+                return Ok(hit);
+            }
+            if options.purge_expired {
                 self.inner.chain.remove_dead(Some(key)).await.map_err(Error::Tier)?;
             }
-            return self.get_or_load(key, load).await;
+            return self.load_shared(key.clone(), Vec::new(), load).await;
         }
         self.inner.open()?;
         self.inner.count(key, None);
@@ -219,9 +222,11 @@ impl Cache {
         Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
     {
         let inner = &self.inner;
+        // Taken before the look, so that closing either waits for this load or is seen by it.
+        let under_way = inner.tasks.token();
         inner.open()?;
         let outdated = |started| inner.chain.may_be_barred(&key, started);
-        let follower = match inner.flights.join(&key, outdated, || inner.stamps.issue()) {
+        let follower = match inner.flights.join(&key, outdated, || inner.chain.next_stamp()) {
             Part::Follow(follower) => {
                 inner.chain.counters.joined.add(1);
                 follower
@@ -233,41 +238,31 @@ impl Cache {
                 follower
             }
         };
+        drop(under_way);
         let outcome = follower.outcome().await;
         let hit = outcome.as_ref().ok();
         inner.count(&key, hit.filter(|hit| hit.served_by() != ServedBy::Origin));
         outcome
     }
 
-    /// Stores a value in every tier, and answers when all have it.
+    /// Stores a value in every tier, and answers when all have it. It is stored also if the
+    /// future is dropped early.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`] if a tier failed.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn set(
         &self,
         key: &Key,
         value: impl Into<Bytes>,
         options: SetOptions,
     ) -> Result<SetOutcome, Error> {
-        let inner = &self.inner;
-        inner.open()?;
-        let as_of = inner.stamps.issue();
-        let SetOptions { ttl, tags, content_type } = options;
-        let ttl = ttl.unwrap_or_else(|| inner.policies.of(key.source()).ttl);
-        // Whoever asks from now on must not be given what an earlier load brings.
-        inner.flights.detach(key);
-        let tiers = match expiry(inner.clock.now(), ttl) {
-            None => inner.chain.remove(key).await,
-            Some(expires_at) => {
-                let entry = Entry::builder(value, as_of)
-                    .expires_at(expires_at)
-                    .content_type(content_type)
-                    .tags(tags)
-                    .build();
-                inner.chain.put(key, &entry).await
-            }
-        };
-        if inner.chain.strict
+        let (inner, key, value) = (Arc::clone(&self.inner), key.clone(), value.into());
+        let tiers = self.inner.whole(async move { inner.store(&key, value, options).await });
+        let tiers = tiers.await?;
+        if self.inner.chain.strict
             && let Some(error) = tiers.iter().find_map(|(_, report)| match report {
                 PutReport::Failed(error) => Some(Arc::clone(error)),
                 _ => None,
@@ -279,10 +274,14 @@ impl Cache {
     }
 
     /// Forgets what is stored under `key`: from the moment this returns, no read gives what was
-    /// loaded before, even if its load is still under way.
+    /// loaded before, even if its load is still under way. It is done also if the future is dropped
+    /// early.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn invalidate(&self, key: &Key) -> Result<Removed, Error> {
         self.bar(Selector::Key(key.clone())).await
     }
@@ -296,9 +295,15 @@ impl Cache {
     }
 
     async fn bar(&self, selector: Selector) -> Result<Removed, Error> {
-        self.inner.open()?;
-        let barrier = Barrier { selector, stamp: self.inner.stamps.issue() };
-        self.inner.chain.bar(&barrier).await.map_err(Error::Tier)
+        let inner = Arc::clone(&self.inner);
+        let removed = self.inner.whole(async move {
+            let barrier = Barrier { selector, stamp: inner.chain.latest_stamp().await };
+            inner.chain.remember(&barrier);
+            // One that began after the stamp was issued may have read what is covered.
+            inner.flights.detach_where(|key| may_select(&barrier.selector, key));
+            inner.chain.bar(&barrier).await
+        });
+        removed.await?.map_err(Error::Tier)
     }
 
     /// Removes entries that are dead, and would never be served.
@@ -397,7 +402,67 @@ impl Cache {
     }
 }
 
+/// What is to become of a loaded entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Store,
+    /// Its lifetime is zero: it is not stored, and what is there goes.
+    Forget,
+    /// It cannot be stored.
+    Pass,
+}
+
+/// Whether a value of `key` may be selected, its tags unknown.
+fn may_select(selector: &Selector, key: &Key) -> bool {
+    match selector {
+        Selector::Key(selected) => selected == key,
+        Selector::Source(source) | Selector::SourceTag(source, _) => &**source == key.source(),
+        _ => true,
+    }
+}
+
 impl Inner {
+    /// Runs `work` in a task of its own, so that it is done as a whole though its caller goes away.
+    async fn whole<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let under_way = self.tasks.token();
+        self.open()?;
+        let task = self.tasks.spawn(work);
+        drop(under_way);
+        // Aborted only when the runtime shuts down; a panic in a tier is its caller's.
+        task.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_aborted) => Error::Closed,
+        })
+    }
+
+    async fn store(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: SetOptions,
+    ) -> Vec<(&'static str, PutReport)> {
+        let as_of = self.chain.latest_stamp().await;
+        let SetOptions { ttl, tags, content_type } = options;
+        let ttl = ttl.unwrap_or_else(|| self.policies.of(key.source()).ttl);
+        let tiers = match expiry(self.clock.now(), ttl) {
+            None => self.chain.forget(key, as_of).await,
+            Some(expires_at) => {
+                let entry = Entry::builder(value, as_of)
+                    .expires_at(expires_at)
+                    .content_type(content_type)
+                    .tags(tags)
+                    .build();
+                self.chain.put(key, &entry).await
+            }
+        };
+        // Whoever asks from now on must not be given what an earlier look or load brings.
+        self.flights.detach(key);
+        tiers
+    }
+
     fn open(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
@@ -442,20 +507,19 @@ impl Inner {
     {
         match self.chain.look_up(&key, &self.tasks).await {
             Ok(None) => {}
-            Ok(Some(hit)) => {
-                // Another process may have issued it: what is issued here next must be later.
-                self.stamps.observe(hit.entry().as_of());
-                return leader.land(Ok(hit));
-            }
+            Ok(Some(hit)) => return leader.land(Ok(hit)),
             Err(error) => return leader.land(Err(Error::Tier(error))),
         }
-        let (entry, store) = match self.load(&key, &tags, load).await {
+        let (entry, fate) = match self.load(&key, &tags, load).await {
             Ok(loaded) => loaded,
             Err(error) => return leader.land(Err(error)),
         };
         let hit = Hit::new(entry.clone(), ServedBy::Origin);
-        if !store || self.chain.is_barred(&key, &entry) {
+        if fate != Fate::Store || self.chain.is_barred(&key, &entry) {
             self.chain.counters.not_stored.add(1);
+            if fate == Fate::Forget {
+                self.chain.forget(&key, entry.as_of()).await;
+            }
             return leader.land(Ok(hit));
         }
         if self.chain.fill_now(&key, &entry) {
@@ -468,13 +532,13 @@ impl Inner {
         }
     }
 
-    /// Loads, and tells whether the entry may be stored.
-    async fn load<F, Fut>(&self, key: &Key, tags: &[Tag], load: F) -> Result<(Entry, bool), Error>
+    /// Loads, and tells what is to become of the entry.
+    async fn load<F, Fut>(&self, key: &Key, tags: &[Tag], load: F) -> Result<(Entry, Fate), Error>
     where
         F: FnOnce(LoadContext) -> Fut,
         Fut: Future<Output = Result<Loaded, OriginError>>,
     {
-        let (as_of, started) = (self.stamps.issue(), self.clock.now());
+        let as_of = self.chain.latest_stamp().await;
         let context = LoadContext { key: key.clone(), as_of };
         self.chain.counters.loads.add(1);
         // The call too: a loader may panic before it has made its future.
@@ -484,17 +548,25 @@ impl Inner {
             .and_then(|result| result.map_err(Error::from))
             .inspect_err(|_error| self.chain.counters.load_failures.add(1))?;
         let ttl: Ttl = loaded.ttl.unwrap_or_else(|| self.policies.of(key.source()).ttl);
-        // From the start of the load: the data may be as old as that.
-        let expires_at = expiry(started, ttl);
+        // From the end of the load: it may have waited long for its turn before it asked.
+        let now = self.clock.now();
+        let expires_at = expiry(now, ttl);
         let entry = Entry::builder(loaded.value, as_of)
-            .expires_at(expires_at.unwrap_or(started))
+            .expires_at(expires_at.unwrap_or(now))
             .content_type(loaded.content_type)
             .etag(loaded.etag)
             .source_last_modified(loaded.source_last_modified)
             .version(loaded.version)
             .tags(tags.iter().cloned().chain(loaded.tags))
             .build();
-        Ok((entry, expires_at.is_some() && key.is_storable()))
+        Ok((
+            entry,
+            match expires_at {
+                _ if !key.is_storable() => Fate::Pass,
+                None => Fate::Forget,
+                Some(_) => Fate::Store,
+            },
+        ))
     }
 }
 
@@ -504,11 +576,20 @@ where
 {
     entry.decoded(|value| serde_json::from_slice(value)).map_err(|error| match error {
         Ok(stored) => Error::TypeMismatch { key: key.clone(), stored, asked: type_name::<T>() },
-        // The decoder's text names a place and a type, never more of the value than a word.
+        // Not the decoder's own text, which may hold the whole value.
         Err(error) => Error::Decode {
             key: key.clone(),
             type_name: type_name::<T>(),
-            reason: cache_core::Escaped(&error.to_string()).to_string(),
+            reason: format!(
+                "{} at line {}, column {}",
+                match error.classify() {
+                    Category::Data => "it is JSON of another form",
+                    Category::Eof => "it ends too early",
+                    Category::Io | Category::Syntax => "it is no JSON",
+                },
+                error.line(),
+                error.column()
+            ),
         },
     })
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use cache_core::{Barrier, BarrierSet, Clock, Entry, Error, Key, Op, PutOutcome};
+use cache_core::{
+    Barrier, BarrierSet, Clock, Entry, Error, Key, Op, PutOutcome, Selector, Stamp, StampClock,
+};
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +22,7 @@ pub(crate) struct Chain {
     /// Every barrier set through this handle: a tier that missed one may still hold what it covers.
     barriers: BarrierSet,
     clock: Arc<dyn Clock>,
+    stamps: StampClock,
     pub(crate) counters: ChainCounters,
     /// In strict mode the first tier error ends a read.
     pub(crate) strict: bool,
@@ -27,8 +30,23 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(tiers: Vec<Guard>, clock: Arc<dyn Clock>, strict: bool) -> Self {
+        let stamps = StampClock::new(Arc::clone(&clock));
         let (barriers, counters) = (BarrierSet::new(), ChainCounters::default());
-        Self { tiers, barriers, clock, counters, strict }
+        Self { tiers, barriers, clock, stamps, counters, strict }
+    }
+
+    /// A stamp later than every other of this process.
+    pub(crate) fn next_stamp(&self) -> Stamp {
+        self.stamps.issue()
+    }
+
+    /// A stamp that is also later than all that the tiers hold, whatever the clocks of those who
+    /// put it there showed.
+    pub(crate) async fn latest_stamp(&self) -> Stamp {
+        for stamp in join_all(self.tiers.iter().map(Guard::latest_stamp)).await {
+            self.stamps.observe(stamp.unwrap_or_default());
+        }
+        self.stamps.issue()
     }
 
     /// What the leading synchronous tiers have, without waiting.
@@ -42,6 +60,13 @@ impl Chain {
         })
     }
 
+    /// A second look of a read that has waited since its first.
+    pub(crate) fn get_again(&self, key: &Key) -> Option<Hit> {
+        let now = self.clock.now();
+        self.leading()
+            .find_map(|tier| Some(Hit::new(tier.get_again(key, now)?, ServedBy::Tier(tier.name()))))
+    }
+
     fn leading(&self) -> impl Iterator<Item = &Guard> {
         self.tiers.iter().take_while(|tier| tier.sync().is_some())
     }
@@ -52,14 +77,21 @@ impl Chain {
         key: &Key,
         tasks: &TaskTracker,
     ) -> Result<Option<Hit>, Arc<Error>> {
+        if let Some(hit) = self.get_again(key) {
+            return Ok(Some(hit));
+        }
         let first = self.leading().count();
         for (at, tier) in self.tiers.iter().enumerate().skip(first) {
             match tier.get(key).await {
-                Ok(Some(entry)) if !self.barriers.covers(key, &entry) => {
-                    self.promote(key, &entry, at, tasks);
-                    return Ok(Some(Hit::new(entry, ServedBy::Tier(tier.name()))));
+                Ok(Some(entry)) => {
+                    // Another process may have issued it: what is issued here next is later.
+                    self.stamps.observe(entry.as_of());
+                    if !self.barriers.covers(key, &entry) {
+                        self.promote(key, &entry, at, tasks);
+                        return Ok(Some(Hit::new(entry, ServedBy::Tier(tier.name()))));
+                    }
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(error) if self.strict => return Err(error),
                 // Told by the guard, once a change of state.
                 Err(_absorbed) => {}
@@ -92,7 +124,7 @@ impl Chain {
     }
 
     /// Whether a load of `key` that started at `as_of` may bring what was invalidated since.
-    pub(crate) fn may_be_barred(&self, key: &Key, as_of: cache_core::Stamp) -> bool {
+    pub(crate) fn may_be_barred(&self, key: &Key, as_of: Stamp) -> bool {
         self.barriers.may_cover(key, as_of)
     }
 
@@ -121,20 +153,28 @@ impl Chain {
         join_all(puts).await
     }
 
-    pub(crate) async fn remove(&self, key: &Key) -> Vec<(&'static str, PutReport)> {
-        let removals = self.tiers.iter().map(async |tier| {
-            let report = match tier.remove(key).await {
+    /// Forgets a key everywhere, so that no load from before brings it back.
+    pub(crate) async fn forget(&self, key: &Key, stamp: Stamp) -> Vec<(&'static str, PutReport)> {
+        let barrier = Barrier { selector: Selector::Key(key.clone()), stamp };
+        self.remember(&barrier);
+        let barrier = &barrier;
+        let bars = self.tiers.iter().map(async |tier| {
+            let report = match tier.bar(barrier).await {
                 Ok(_) => PutReport::NotStored,
                 Err(error) => PutReport::Failed(error),
             };
             (tier.name(), report)
         });
-        join_all(removals).await
+        join_all(bars).await
     }
 
-    /// Sets the barrier everywhere, all tiers at once.
-    pub(crate) async fn bar(&self, barrier: &Barrier) -> Result<Removed, Arc<Error>> {
+    /// From now on nothing that the barrier covers is accepted from any tier.
+    pub(crate) fn remember(&self, barrier: &Barrier) {
         self.barriers.add(barrier);
+    }
+
+    /// Sets the barrier in all tiers at once.
+    pub(crate) async fn bar(&self, barrier: &Barrier) -> Result<Removed, Arc<Error>> {
         let bars = self.tiers.iter().map(async |tier| (tier.name(), tier.bar(barrier).await));
         self.removed(join_all(bars).await)
     }

@@ -76,6 +76,11 @@ impl Flights {
         self.lock().remove(key);
     }
 
+    /// The same for all whose key `outdated` selects.
+    pub(crate) fn detach_where(&self, mut outdated: impl FnMut(&Key) -> bool) {
+        self.lock().retain(|key, _| !outdated(key));
+    }
+
     /// Loads under way.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

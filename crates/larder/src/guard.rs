@@ -2,6 +2,7 @@
 //! once a change of state.
 
 use std::{
+    error::Error as _,
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,16 +13,16 @@ use std::{
 
 use cache_core::{
     Barrier, Chained, Clock, Entry, Error, ErrorKind, Freshness, Inspect, Key, Op, PutOutcome,
-    SyncTier, Tier, Timestamp,
+    Stamp, SyncTier, Tier, Timestamp,
 };
 
 use crate::{
-    breaker::{Breaker, Change},
+    breaker::{Breaker, Change, Ticket},
     stats::{TierCounters, TierStats},
 };
 
 /// Longest a read may take before the chain goes on without the tier.
-const READ_LIMIT: Duration = Duration::from_secs(1);
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// Longest anything else may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -43,6 +44,12 @@ pub(crate) struct Guard {
 struct Health {
     failing: AtomicBool,
     last: Mutex<Option<Arc<Error>>>,
+}
+
+impl Health {
+    fn last(&self) -> Option<Arc<Error>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Arc::clone)
+    }
 }
 
 impl Guard {
@@ -83,6 +90,20 @@ impl Guard {
         found
     }
 
+    /// A second look of the same read, which counts only if it finds something.
+    pub(crate) fn get_again(&self, key: &Key, now: Timestamp) -> Option<Entry> {
+        let found = self.sync()?.get_now(key, now);
+        let found = found.filter(|entry| entry.freshness(now) == Freshness::Fresh)?;
+        self.count_found(true);
+        Some(found)
+    }
+
+    /// A stamp that none in the tier exceeds; `None` if it has only those of this process.
+    pub(crate) async fn latest_stamp(&self) -> Option<Stamp> {
+        let stamped = self.tier.as_stamped()?;
+        self.call(Op::Get, READ_LIMIT, stamped.latest_stamp()).await.ok()
+    }
+
     /// A usable entry.
     pub(crate) async fn get(&self, key: &Key) -> Shared<Option<Entry>> {
         let found = self.call(Op::Get, READ_LIMIT, self.tier.get(key)).await?;
@@ -103,10 +124,6 @@ impl Guard {
         let outcome = self.call(Op::Put, WRITE_LIMIT, self.tier.put(key, entry)).await?;
         self.count_put(key, &outcome);
         Ok(outcome)
-    }
-
-    pub(crate) async fn remove(&self, key: &Key) -> Shared<bool> {
-        self.call(Op::Remove, WRITE_LIMIT, self.tier.remove(key)).await
     }
 
     pub(crate) async fn bar(&self, barrier: &Barrier) -> Shared<u64> {
@@ -132,21 +149,24 @@ impl Guard {
         limit: Duration,
         operation: impl Future<Output = cache_core::Result<T>>,
     ) -> Shared<T> {
-        if !self.breaker.admits(self.clock.now()) {
+        let Some(ticket) = self.breaker.admit(self.clock.now()) else {
             self.counters.skipped.add(1);
             return Err(self.why_skipped(op));
-        }
+        };
         // Dropped here, a probe must not keep the breaker waiting for its result.
-        let mut probe = Undecided { guard: self, ended: false };
+        let mut probe = Undecided { guard: self, ticket, ended: false };
         let result = tokio::time::timeout(limit, operation).await;
         probe.ended = true;
         match result {
             Ok(Ok(value)) => {
-                self.worked(op);
+                self.worked(op, ticket);
                 Ok(value)
             }
-            Ok(Err(error)) => Err(self.failed(op, error)),
-            Err(_elapsed) => Err(self.failed(op, Error::new(ErrorKind::Timeout, op, self.name))),
+            Ok(Err(error)) => Err(self.failed(op, ticket, error)),
+            Err(_elapsed) => {
+                let error = Error::new(ErrorKind::Timeout, op, self.name);
+                Err(self.failed(op, ticket, error))
+            }
         }
     }
 
@@ -157,8 +177,11 @@ impl Guard {
         }
     }
 
-    fn worked(&self, op: Op) {
-        let breaker = self.breaker.succeeded();
+    fn worked(&self, op: Op, ticket: Ticket) {
+        let breaker = self.breaker.succeeded(ticket);
+        if breaker == Change::Ignored {
+            return;
+        }
         let health = self.health(op);
         let recovered =
             health.failing.load(Ordering::Relaxed) && health.failing.swap(false, Ordering::Relaxed);
@@ -167,34 +190,49 @@ impl Guard {
         }
     }
 
-    fn failed(&self, op: Op, error: Error) -> Arc<Error> {
+    fn failed(&self, op: Op, ticket: Ticket, error: Error) -> Arc<Error> {
         self.counters.errors.add(1);
         let error = Arc::new(error);
-        let health = self.health(op);
-        *health.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&error));
-        if !health.failing.swap(true, Ordering::Relaxed) {
+        if self.is_news(op, &error) {
             tracing::warn!(
                 "going on without tier `{}`, which makes answers slower: {}",
                 self.name,
                 Chained(&error)
             );
         }
-        // A tier that refuses (full, read-only) still answers: its reads must go on.
-        if error.kind() == ErrorKind::Refused {
-            self.breaker.undecided(self.clock.now());
-        } else if let Change::Opened(cooldown) = self.breaker.failed(self.clock.now()) {
+        // A tier that refuses writes (full, read-only) still answers: its reads must go on.
+        if error.kind() == ErrorKind::Refused && op != Op::Get {
+            self.breaker.undecided(ticket, self.clock.now());
+        } else if let Change::Opened(cooldown) = self.breaker.failed(ticket, self.clock.now()) {
             tracing::warn!(tier = self.name, ?cooldown, "tier is skipped until its next probe");
         }
         error
     }
 
-    fn why_skipped(&self, op: Op) -> Arc<Error> {
-        let last = |health: &Health| {
-            health.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Arc::clone)
+    /// Takes note of a failure; whether it is a change of state that has not been told. Reads and
+    /// writes usually fail for one reason, which is told once.
+    fn is_news(&self, op: Op, error: &Arc<Error>) -> bool {
+        let cause = |error: &Error| error.source().map(ToString::to_string);
+        let health = self.health(op);
+        let other = match op {
+            Op::Get | Op::Inspect => &self.writes,
+            _ => &self.reads,
         };
-        last(self.health(op))
-            .or_else(|| last(&self.reads))
-            .or_else(|| last(&self.writes))
+        let told = other.failing.load(Ordering::Relaxed)
+            && other
+                .last()
+                .is_some_and(|last| last.kind() == error.kind() && cause(&last) == cause(error));
+        *health.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(error));
+        let first = !health.failing.swap(true, Ordering::Relaxed);
+        // Who inspects is given the error itself.
+        first && !told && op != Op::Inspect
+    }
+
+    fn why_skipped(&self, op: Op) -> Arc<Error> {
+        self.health(op)
+            .last()
+            .or_else(|| self.reads.last())
+            .or_else(|| self.writes.last())
             .unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Unavailable, op, self.name)))
     }
 
@@ -221,13 +259,14 @@ impl Guard {
 /// Tells the breaker, if it is dropped early, that an operation ended without a result.
 struct Undecided<'a> {
     guard: &'a Guard,
+    ticket: Ticket,
     ended: bool,
 }
 
 impl Drop for Undecided<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.guard.breaker.undecided(self.guard.clock.now());
+            self.guard.breaker.undecided(self.ticket, self.guard.clock.now());
         }
     }
 }

@@ -20,5 +20,10 @@ pub(crate) async fn read(mut response: Response, limit: u64) -> Result<Bytes, Bo
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    // The buffer grew by doubling; what is kept for weeks should not keep the slack.
+    Ok(if body.capacity() - body.len() > body.len() / 8 {
+        Bytes::copy_from_slice(&body)
+    } else {
+        body.freeze()
+    })
 }

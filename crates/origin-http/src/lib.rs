@@ -1,7 +1,6 @@
 //! Larder's HTTP origin: sources described by a URL template, paced, and bounded in time and size.
 //!
-//! Errors name the source, the host and the path; never the query or the headers, where API keys
-//! are.
+//! Errors name the source and the server; never path, query or headers, where API keys are.
 
 mod body;
 mod pace;
@@ -97,7 +96,9 @@ impl HttpOrigin {
     async fn get(&self, url: &Url) -> Result<Loaded, OriginError> {
         let request = self.client.get(url.clone()).headers(self.headers.clone());
         let response = request.send().await.map_err(|error| self.transport(url, error))?;
-        if !response.status().is_success() {
+        // Other 2xx say that this is not, or not yet, the whole answer.
+        if !matches!(response.status(), StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
+        {
             return Err(self.refused(url, &response));
         }
         let text = |name: HeaderName| {

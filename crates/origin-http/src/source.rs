@@ -94,11 +94,11 @@ impl fmt::Debug for HttpSource {
     }
 }
 
-/// Where `url` is, without what may be secret: user info and query.
+/// The server of `url`. User info, path and query may hold keys.
 pub(crate) fn place(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let host = url.host_str().unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), url.path())
+    format!("{}://{host}{port}", url.scheme())
 }
 
 /// A source's description makes no sense.

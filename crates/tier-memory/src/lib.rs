@@ -168,12 +168,6 @@ impl SyncTier for MemoryTier {
             return PutOutcome::Refused { reason: "the key cannot be stored".to_owned() };
         }
         let weight = ByBytes.weight(key, entry);
-        if weight > self.largest {
-            let largest = self.largest;
-            return PutOutcome::Refused {
-                reason: format!("it weighs {weight} bytes, more than one shard's {largest}"),
-            };
-        }
         // Orders the look and the insert of one key; quick_cache has no compare-and-insert that
         // also keeps its capacity.
         let stripe = self.hasher.hash_one(key) as usize % STRIPES;
@@ -184,7 +178,15 @@ impl SyncTier for MemoryTier {
         if self.cache.peek(key).is_some_and(|stored| stored.as_of() >= entry.as_of()) {
             return PutOutcome::Superseded;
         }
-        self.cache.insert(key.clone(), entry.clone());
+        if weight > self.largest {
+            // What is there is older than what the caller has seen; it must not be served again.
+            self.cache.remove(key);
+            let largest = self.largest;
+            let reason = format!("it weighs {weight} bytes, more than one shard's {largest}");
+            return PutOutcome::Refused { reason };
+        }
+        let mut replacing = Some(key.clone());
+        self.cache.insert_with_lifecycle(key.clone(), entry.clone(), &mut replacing);
         PutOutcome::Stored
     }
 }
@@ -313,10 +315,13 @@ impl Weighter<Key, Entry> for ByBytes {
 struct CountEvictions(Arc<AtomicU64>);
 
 impl Lifecycle<Key, Entry> for CountEvictions {
-    type RequestState = ();
+    /// The key that is being put: replacing what it had is no eviction.
+    type RequestState = Option<Key>;
 
-    fn on_evict(&self, (): &mut (), _key: Key, _entry: Entry) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    fn on_evict(&self, replacing: &mut Option<Key>, key: Key, _entry: Entry) {
+        if replacing.take_if(|replacing| *replacing == key).is_none() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -39,6 +39,24 @@ fn stays_within_its_capacity_and_counts_what_it_evicts() {
 }
 
 #[test]
+fn replacing_a_value_is_no_eviction() {
+    let (tier, stamps, _) = tier(MIB);
+    for _ in 0..10 {
+        tier.put_now(&Key::new("a:1"), &entry(&stamps, 1_000));
+    }
+    assert_eq!((tier.stats().entries, tier.stats().evictions), (1, 0));
+}
+
+#[test]
+fn a_refused_older_value_leaves_the_newer_one() {
+    let (tier, stamps, clock) = tier(MIB);
+    let (old, new) = (entry(&stamps, 2 << 20), entry(&stamps, 10));
+    tier.put_now(&Key::new("a:1"), &new);
+    assert_eq!(tier.put_now(&Key::new("a:1"), &old), PutOutcome::Superseded);
+    assert_eq!(tier.get_now(&Key::new("a:1"), clock.now()), Some(new));
+}
+
+#[test]
 fn weighs_key_value_and_metadata() {
     let (tier, stamps, _) = tier(MIB);
     tier.put_now(&Key::new("a:1"), &entry(&stamps, 1_000));
@@ -64,6 +82,7 @@ fn refuses_what_does_not_fit_into_a_shard_and_says_why() {
     let PutOutcome::Refused { reason } = refused else { panic!("{refused:?}") };
     assert!(reason.contains("more than one shard"), "{reason}");
     assert_eq!(tier.stats().evictions, 0, "a refusal is no eviction");
+    assert_eq!(tier.stats().entries, 0, "the older value that fitted is not served any more");
 }
 
 #[test]

@@ -27,8 +27,9 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
-    Stamp, Stamped, Tier,
+    Stamp, Stamped, Tier, Timestamp,
 };
+use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
@@ -107,11 +108,20 @@ impl SqliteTier {
         }
     }
 
-    /// The form an entry is stored in; large values are compressed off the async workers.
-    async fn encode(&self, workers: &Workers, key: Key, entry: Entry) -> Result<Stored> {
+    /// What is to be done with an entry; large values are compressed off the async workers.
+    async fn plan(&self, workers: &Workers, key: &Key, entry: &Entry) -> Result<Plan> {
+        let (len, max) = (entry.value().len() as u64, self.options.max_value_bytes);
+        if !key.is_storable() {
+            return Ok(Plan::Unstorable);
+        }
+        if len > max {
+            let reason = format!("its {len} bytes are more than the {max} a value may have");
+            return Ok(Plan::Refuse { key: key.clone(), as_of: entry.as_of(), reason });
+        }
+        let (key, entry) = (key.clone(), entry.clone());
         let compress = self.options.compressor.clone();
         let Some(compress) = compress.filter(|c| entry.value().len() >= c.threshold) else {
-            return Ok(Stored::new(key, entry, CodecId::RAW, None));
+            return Ok(Plan::Store(Stored::new(key, entry, CodecId::RAW, None)));
         };
         let work = move || match compress.codec.encode(entry.value()) {
             Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
@@ -121,21 +131,46 @@ impl SqliteTier {
                 Stored::new(key, entry, CodecId::RAW, None)
             }
         };
-        workers.compute(work).await.map_err(|failure| tier_error(Op::Put, failure))
+        let stored = workers.compute(work).await;
+        stored.map(Plan::Store).map_err(|failure| tier_error(Op::Put, failure))
     }
+}
 
-    /// Why an entry is not stored at all, if it is not.
-    fn refusal(&self, key: &Key, entry: &Entry) -> Option<PutOutcome> {
-        let (len, max) = (entry.value().len() as u64, self.options.max_value_bytes);
-        if !key.is_storable() {
-            Some(PutOutcome::Refused { reason: "the key cannot be stored".to_owned() })
-        } else if len > max {
-            let reason = format!("its {len} bytes are more than the {max} a value may have");
-            Some(PutOutcome::Refused { reason })
-        } else {
-            None
-        }
+/// What is to be done with an entry that was put.
+enum Plan {
+    Store(Stored),
+    /// Not to be stored; what is there is older than what the caller has seen, and goes.
+    Refuse {
+        key: Key,
+        as_of: Stamp,
+        reason: String,
+    },
+    Unstorable,
+}
+
+impl Plan {
+    fn carry_out(&self, connection: &Connection, now: Timestamp) -> rusqlite::Result<PutOutcome> {
+        Ok(match self {
+            Self::Store(stored) => {
+                if barriers::cover(connection, stored.key(), stored.entry(), now)? {
+                    PutOutcome::Barred
+                } else if stored.upsert(connection, now)? {
+                    PutOutcome::Stored
+                } else {
+                    PutOutcome::Superseded
+                }
+            }
+            Self::Refuse { key, as_of, reason } => {
+                rows::remove_older(connection, key, *as_of)?;
+                PutOutcome::Refused { reason: reason.clone() }
+            }
+            Self::Unstorable => unstorable(),
+        })
     }
+}
+
+fn unstorable() -> PutOutcome {
+    PutOutcome::Refused { reason: "the key cannot be stored".to_owned() }
 }
 
 #[async_trait]
@@ -173,8 +208,9 @@ impl Tier for SqliteTier {
 
     async fn bar(&self, barrier: &Barrier) -> Result<u64> {
         let barrier = barrier.clone();
-        let job = self.workers(Op::Bar)?;
-        let removed = job.write(move |connection| barriers::set(connection, &barrier)).await;
+        let (workers, now) = (self.workers(Op::Bar)?, self.options.clock.now());
+        let job = move |connection: &Connection| barriers::set(connection, &barrier, now);
+        let removed = workers.write(job).await;
         removed.map(|n| n as u64).map_err(|failure| tier_error(Op::Bar, failure))
     }
 
@@ -197,32 +233,20 @@ impl Tier for SqliteTier {
 
     async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {
         let workers = self.workers(Op::Put)?;
-        let mut refused = Vec::with_capacity(entries.len());
-        let mut stored = Vec::with_capacity(entries.len());
+        let mut planned = Vec::with_capacity(entries.len());
         for (key, entry) in entries {
-            let refusal = self.refusal(key, entry);
-            if refusal.is_none() {
-                stored.push(self.encode(&workers, key.clone(), entry.clone()).await?);
-            }
-            refused.push(refusal);
+            planned.push(self.plan(&workers, key, entry).await?);
         }
+        if planned.iter().all(|plan| matches!(plan, Plan::Unstorable)) {
+            return Ok(planned.iter().map(|_| unstorable()).collect());
+        }
+        let now = self.options.clock.now();
+        let latest = entries.iter().map(|(_, entry)| entry.as_of()).max();
         let written = workers.write(move |connection| {
-            let put = |stored: &Stored| {
-                if barriers::cover(connection, stored.key(), stored.entry())? {
-                    Ok(PutOutcome::Barred)
-                } else if stored.upsert(connection)? {
-                    Ok(PutOutcome::Stored)
-                } else {
-                    Ok(PutOutcome::Superseded)
-                }
-            };
-            let latest = stored.iter().map(|stored| stored.entry().as_of()).max();
             latest.map_or(Ok(()), |latest| stamps::note(connection, latest))?;
-            stored.iter().map(put).collect::<rusqlite::Result<Vec<_>>>()
+            planned.iter().map(|plan| plan.carry_out(connection, now)).collect()
         });
-        let written = written.await.map_err(|failure| tier_error(Op::Put, failure))?;
-        let mut written = written.into_iter();
-        Ok(refused.into_iter().filter_map(|refusal| refusal.or_else(|| written.next())).collect())
+        written.await.map_err(|failure| tier_error(Op::Put, failure))
     }
 
     async fn remove_many(&self, keys: &[Key]) -> Result<u64> {
@@ -265,7 +289,8 @@ impl Tier for SqliteTier {
 impl Stamped for SqliteTier {
     async fn latest_stamp(&self) -> Result<Stamp> {
         let workers = self.workers(Op::Get)?;
-        let latest = workers.read(|connection, _| Ok(stamps::latest(connection)?)).await;
+        let now = self.options.clock.now();
+        let latest = workers.read(move |connection, _| Ok(stamps::latest(connection, now)?)).await;
         latest.map_err(|failure| tier_error(Op::Get, failure))
     }
 }

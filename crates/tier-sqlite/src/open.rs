@@ -1,9 +1,14 @@
 //! Opening the file: created private, recognised before it is touched, brought to the known format.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{
-    Connection, OpenFlags, TransactionBehavior,
+    Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior,
     config::DbConfig::{SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_TRUSTED_SCHEMA},
 };
 
@@ -19,6 +24,9 @@ const SCHEMA: &str = include_str!("schema.sql");
 const PAGE_BYTES: i64 = 8_192;
 const PAGE_CACHE_KIB: i64 = 16_384;
 
+/// How soon to ask again for the write-ahead log.
+const RETRY_WAL: Duration = Duration::from_millis(5);
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -32,10 +40,13 @@ pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Connection, Fa
     prepare(path)?;
     // Without CREATE: SQLite would make the file readable by everybody the umask lets in.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    // Absolute: SQLite takes `:memory:` and `file:` for something else than names.
+    let absolute = std::path::absolute(path)
+        .map_err(|source| Failure::Prepare { path: path.clone(), source })?;
+    let mut connection = Connection::open_with_flags(absolute, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
-    recognise(&mut connection, path).map_err(|failure| failure.at(path))?;
-    configure(&connection, role)?;
+    recognise(&mut connection, options).map_err(|failure| failure.at(path))?;
+    configure(&connection, options, role)?;
     Ok(connection)
 }
 
@@ -69,38 +80,42 @@ fn prepare(path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes sure that the file is ours, making an empty one so; touches no other.
-fn recognise(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
-    let pragma = |connection: &Connection, name| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-    };
-    let application = pragma(connection, "application_id")?;
-    let format = pragma(connection, "user_version")?;
-    if application == APPLICATION_ID && format == FORMAT {
+fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(), Failure> {
+    if is_ours(&connection.transaction()?, &options.path)? {
         return Ok(());
-    }
-    if application == APPLICATION_ID && format > FORMAT {
-        return Err(Failure::Newer { path: path.to_owned(), found: format, known: FORMAT });
-    }
-    let tables = tables(connection)?;
-    if application != 0 || format != 0 || !tables.is_empty() {
-        let tables = if tables.is_empty() { "no tables".to_owned() } else { tables };
-        return Err(Failure::Foreign { path: path.to_owned(), tables });
     }
     // Both take effect only before the first page is written.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    use_wal(connection, options)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster; what it made is looked at again.
-    if pragma(&transaction, "user_version")? == 0 {
+    if !is_ours(&transaction, &options.path)? {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
-        transaction.commit()?;
-        return Ok(());
     }
-    drop(transaction);
-    recognise(connection, path)
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Whether the file has our format; not, if it is empty. Any other is refused. In a transaction,
+/// so that all is seen at one instant.
+fn is_ours(transaction: &Transaction<'_>, path: &Path) -> Result<bool, Failure> {
+    let pragma = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, format) = (pragma("application_id")?, pragma("user_version")?);
+    if application == APPLICATION_ID && format == FORMAT {
+        return Ok(true);
+    }
+    if application == APPLICATION_ID && format > FORMAT {
+        return Err(Failure::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    let tables = tables(transaction)?;
+    if application == 0 && format == 0 && tables.is_empty() {
+        return Ok(false);
+    }
+    let tables = if tables.is_empty() { "no tables".to_owned() } else { tables };
+    Err(Failure::Foreign { path: path.to_owned(), tables })
 }
 
 fn tables(connection: &Connection) -> rusqlite::Result<String> {
@@ -113,12 +128,39 @@ fn tables(connection: &Connection) -> rusqlite::Result<String> {
     Ok(quoted.join(", "))
 }
 
-fn configure(connection: &Connection, role: Role) -> Result<(), Failure> {
+/// Turns the write-ahead log on. SQLite does not wait for other connections here, so this does.
+fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failure> {
+    let deadline = Instant::now() + options.busy_timeout;
+    loop {
+        let mode = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(mode) => {
+                tracing::warn!(
+                    path = %options.path.display(),
+                    mode,
+                    "no write-ahead log on this file system: readers wait for writers"
+                );
+                return Ok(());
+            }
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(RETRY_WAL);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Result<(), Failure> {
     // The file may have been made by anybody who can write to its directory.
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    use_wal(connection, options)?;
     // In WAL mode a power cut may undo the latest commits, never damage the file; a killed process
     // loses nothing.
     connection.pragma_update(None, "synchronous", "NORMAL")?;

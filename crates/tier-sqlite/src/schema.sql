@@ -30,13 +30,13 @@ CREATE TABLE entry_tags (
 CREATE INDEX entry_tags_by_entry ON entry_tags (entry);
 
 -- Invalidations: entries they select that were loaded at or before the stamp are not stored.
--- A part that is empty selects nothing in particular; all three empty select everything.
 CREATE TABLE barriers (
-    key    TEXT    NOT NULL,
+    kind   INTEGER NOT NULL,                      -- 0 all, 1 key, 2 source, 3 tag, 4 both
+    key    TEXT    NOT NULL,                      -- parts that the kind does not use are empty
     source TEXT    NOT NULL,
     tag    TEXT    NOT NULL,
     stamp  INTEGER NOT NULL,
-    PRIMARY KEY (key, source, tag)
+    PRIMARY KEY (kind, key, source, tag)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX barriers_by_stamp ON barriers (stamp);
 

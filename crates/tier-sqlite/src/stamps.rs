@@ -1,6 +1,6 @@
 //! The latest stamp in the file.
 
-use cache_core::Stamp;
+use cache_core::{Stamp, Timestamp};
 use rusqlite::Connection;
 
 /// Notes that this stamp is in the file; part of the transaction that puts it there.
@@ -12,10 +12,23 @@ pub(crate) fn note(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()
         .map(drop)
 }
 
-/// A stamp that none in the file exceeds.
-pub(crate) fn latest(connection: &Connection) -> rusqlite::Result<Stamp> {
+/// A stamp that none in the file exceeds, of those that are believable.
+pub(crate) fn latest(connection: &Connection, now: Timestamp) -> rusqlite::Result<Stamp> {
     let stamp: i64 = connection
         .prepare_cached("SELECT stamp FROM latest_stamp")?
         .query_row([], |row| row.get(0))?;
+    let stamp = Stamp::from_packed(stamp.max(0).cast_unsigned());
+    if stamp.is_believable(now) {
+        return Ok(stamp);
+    }
+    // A clock that was set wrong was here once. A scan, but only of such a file.
+    let believable = Stamp::latest_believable(now).packed().cast_signed();
+    let stamp: i64 = connection
+        .prepare_cached(
+            "SELECT max(
+                 (SELECT coalesce(max(as_of), 0) FROM entries WHERE as_of <= ?1),
+                 (SELECT coalesce(max(stamp), 0) FROM barriers WHERE stamp <= ?1))",
+        )?
+        .query_row([believable], |row| row.get(0))?;
     Ok(Stamp::from_packed(stamp.max(0).cast_unsigned()))
 }

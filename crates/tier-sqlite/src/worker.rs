@@ -187,7 +187,10 @@ fn write_until_closed(slot: &mut Slot, mut jobs: mpsc::Receiver<Box<dyn WriteJob
     let mut group = Vec::with_capacity(GROUP);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
         let result = commit(slot, &mut group);
-        if result.is_err() && group.len() > 1 {
+        // A busy or full file is so for each of them; only a fault of one is worth finding.
+        let of_one =
+            result.as_ref().is_err_and(|failure| failure.kind() == cache_core::ErrorKind::Internal);
+        if of_one && group.len() > 1 {
             for job in group.drain(..) {
                 let mut alone = [job];
                 let result = commit(slot, &mut alone);

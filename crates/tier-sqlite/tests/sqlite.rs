@@ -6,12 +6,12 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duratio
 
 use cache_core::{
     Barrier, Clock, Entry, ErrorKind, Filter, Inspect, Key, PutOutcome, Selector, StampClock,
-    SystemClock, Tier,
+    Stamped, SystemClock, Tier,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tier_sqlite::{SqliteOptions, SqliteTier};
-use tier_testkit::conformance;
+use tier_testkit::{ManualClock, conformance};
 
 fn stamps() -> StampClock {
     StampClock::new(Arc::new(SystemClock::new()))
@@ -295,4 +295,51 @@ async fn refuses_values_above_the_limit_and_keys_that_cannot_be_stored() {
     assert!(matches!(outcomes[0], PutOutcome::Refused { .. }), "{outcomes:?}");
     assert!(outcomes[1].is_stored(), "{outcomes:?}");
     assert!(matches!(outcomes[2], PutOutcome::Refused { .. }), "{outcomes:?}");
+
+    let key = &puts[1].0;
+    let large = entry(&stamps, "too large now");
+    assert!(matches!(tier.put(key, &large).await.unwrap(), PutOutcome::Refused { .. }));
+    assert_eq!(tier.get(key).await.unwrap(), None, "the older value is not served any more");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_far_ahead_harms_the_file_no_longer_than_it_is_there() {
+    let (_dir, path) = file();
+    let at = |clock: &Arc<ManualClock>| {
+        let options = SqliteOptions::new(&path).clock(Arc::<ManualClock>::clone(clock));
+        let stamps = StampClock::new(Arc::<ManualClock>::clone(clock));
+        (SqliteTier::new(options).unwrap(), stamps)
+    };
+    let (now, ahead) = (Arc::new(ManualClock::default()), Arc::new(ManualClock::default()));
+    ahead.advance(Duration::from_hours(24 * 365 * 73));
+    let (key, other) = (Key::new("a:1"), Key::new("a:2"));
+
+    let (tier, stamps) = at(&now);
+    tier.put(&other, &entry(&stamps, "before")).await.unwrap();
+    let (future, future_stamps) = at(&ahead);
+    let barrier = Barrier { selector: Selector::All, stamp: future_stamps.issue() };
+    future.bar(&barrier).await.unwrap();
+    future.put(&key, &entry(&future_stamps, "from the future")).await.unwrap();
+
+    assert_eq!(tier.get(&key).await.unwrap(), None, "not believed");
+    for key in [&key, &other] {
+        let entry = entry(&stamps, "now");
+        assert_eq!(tier.put(key, &entry).await.unwrap(), PutOutcome::Stored);
+        assert_eq!(tier.get(key).await.unwrap(), Some(entry));
+    }
+    let latest = tier.latest_stamp().await.unwrap();
+    assert!(latest.is_believable(now.now()) && latest < stamps.issue(), "{latest:?}");
+}
+
+#[tokio::test]
+async fn a_file_may_have_a_name_that_sqlite_takes_for_something_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [":memory:", "file:x?mode=memory"] {
+        let path = dir.path().join(name);
+        let (stamps, tier) = (stamps(), open(&path));
+        let entry = entry(&stamps, "v");
+        tier.put(&Key::new("a:1"), &entry).await.unwrap();
+        tier.close().await.unwrap();
+        assert_eq!(open(&path).get(&Key::new("a:1")).await.unwrap(), Some(entry), "{name}");
+    }
 }

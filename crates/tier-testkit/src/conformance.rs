@@ -163,6 +163,9 @@ impl<T: Tier> Bench<T> {
             (Selector::SourceTag("census".into(), tag("t")), [false, true, true, true]),
             (Selector::All, [false; 4]),
             (Selector::Tag(tag("unknown")), [true; 4]),
+            (Selector::Key(Key::new("")), [true; 4]),
+            (Selector::Source("".into()), [true; 4]),
+            (Selector::SourceTag("".into(), tag("t")), [true; 4]),
         ];
         for (selector, stay) in selectors {
             for (n, key) in keys.iter().enumerate() {

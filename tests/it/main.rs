@@ -1,0 +1,14 @@
+//! Whole chains.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
+
+mod config;
+mod flight;
+mod harness;
+mod invalidation;
+mod lifetime;
+mod outage;
+mod promotion;
+mod restart;
+mod soak;
+mod statistics;
+mod typed;
