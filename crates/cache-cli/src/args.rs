@@ -21,13 +21,13 @@ Start with:  larder demo";
 /// Flags that every command takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
-    /// Configuration file; without it, the first of these that exists is used: `larder.yaml`,
+    /// Configuration file; without it `$LARDER_CONFIG`, or the first of these: `larder.yaml`,
     /// `config/larder.yaml`, `config/cache_config.yaml`, `larder/larder.yaml` in the user's
     /// configuration directory
-    #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How to print results
-    #[arg(short = 'F', long, global = true, value_enum, default_value_t, env = "LARDER_FORMAT")]
+    #[arg(short = 'F', long, global = true, value_enum, default_value_t)]
     pub(crate) format: Format,
     /// Print results and errors only: no progress, no remarks
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -110,8 +110,8 @@ pub(crate) struct WarmArgs {
     #[arg(short, long)]
     pub(crate) market: Vec<String>,
     /// Sources, as named under `cache.sources`
-    #[arg(short, long, value_delimiter = ',', required = true)]
-    pub(crate) sources: Vec<String>,
+    #[arg(short, long, value_delimiter = ',', required = true, value_name = "NAMES")]
+    sources: Vec<String>,
     /// Most requests under way at a time [default: `cache.prefetch.max_parallel_requests`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) parallel: Option<u32>,
@@ -123,6 +123,14 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Show every setting, its value and where it came from; secrets are hidden
     Show,
+}
+
+impl WarmArgs {
+    /// The sources named, as `a, b,` is usually meant.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let names = self.sources.iter().map(|name| name.trim());
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

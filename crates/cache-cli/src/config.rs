@@ -29,9 +29,12 @@ pub(crate) fn check(global: &Global) -> Result<Exit, Failure> {
         }
         Format::Table => {
             context.warn();
-            let sources = context.loaded.config.sources.len();
+            let sources = &context.loaded.config.sources;
+            let sources = sources.values().filter(|source| source.url.is_some()).count();
             let chain = tiers.join(" -> ");
-            output::print(&format!("{file}: ok (chain: {chain} -> origin; {sources} sources)\n"))?;
+            output::print(&format!(
+                "{file}: ok (chain: {chain} -> origin; sources with an origin: {sources})\n"
+            ))?;
         }
     }
     Ok(Exit::Done)
@@ -46,9 +49,10 @@ pub(crate) fn show(global: &Global) -> Result<Exit, Failure> {
             let settings: Vec<_> = settings
                 .iter()
                 .map(|one| {
+                    let set = (one.value != "null").then_some(&one.value);
                     json!({
                         "setting": one.path,
-                        "value": one.value,
+                        "value": set,
                         "from": one.from.to_string(),
                     })
                 })

@@ -6,7 +6,7 @@ use std::{
 };
 
 use larder::{
-    Cache,
+    BuildError, Cache, Escaped,
     config::{CacheConfig, Loaded},
 };
 
@@ -24,7 +24,9 @@ pub(crate) struct Context {
 impl Context {
     /// Finds and loads the configuration.
     pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
-        let file = global.config.clone().or_else(discover);
+        // An empty variable means as little as none.
+        let named = env::var_os("LARDER_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = global.config.clone().or(named).or_else(discover);
         let loader = CacheConfig::loader().process_env();
         let loader = match &file {
             Some(file) => loader.file(file),
@@ -35,7 +37,21 @@ impl Context {
 
     /// The chain it describes.
     pub(crate) fn cache(&self) -> Result<Cache, Failure> {
-        Ok(Cache::from_config(&self.loaded.config)?)
+        Cache::from_config(&self.loaded.config).map_err(|error| {
+            let setting = match &error {
+                BuildError::Unsupported(_) => "cache.redis.enable".to_owned(),
+                BuildError::Source { name, .. } => format!("cache.sources.{name}.url"),
+                _ => String::new(),
+            };
+            let failure = Failure::from(error);
+            match self.loaded.settings.iter().find(|one| one.path == setting) {
+                Some(one) => Failure {
+                    message: format!("{}: `{setting}`: {}", one.from, failure.message),
+                    ..failure
+                },
+                None => failure,
+            }
+        })
     }
 
     /// Says on standard error what is accepted but has no effect.
@@ -65,6 +81,6 @@ pub(crate) fn shown(path: &Path) -> String {
     if !text.is_empty() && text.chars().all(plain) {
         text
     } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+        format!("'{}'", Escaped(&text).to_string().replace('\'', r"'\''"))
     }
 }

@@ -8,11 +8,11 @@ mod store;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
-use cache_warmer::{Gazetteer, Market, Warmer, market_request};
+use cache_warmer::{Gazetteer, Market, TaskOutcome, Warmer, market_request};
 use larder::{Cache, Chained, Request, config::CacheConfig};
 
 use self::{
@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     args::{DemoArgs, Format, Global},
+    context::shown,
     exit::{Exit, Failure},
     output,
     progress::Progress,
@@ -139,6 +140,9 @@ async fn warm(
         |event| {
             progress.observe(event);
             phase.took(event.elapsed);
+            if matches!(event.outcome, TaskOutcome::Fetched) {
+                phase.origin_took(event.elapsed);
+            }
         },
         std::future::pending(),
     );
@@ -206,7 +210,8 @@ impl Phase {
     }
 }
 
-/// The command that shows a user the same store.
+/// The command that shows a user the same store, as this one was called.
 fn command(config: &Path, rest: &str) -> String {
-    format!("larder --config {} {rest}", crate::context::shown(config))
+    let program = std::env::args_os().next().map_or_else(|| "larder".into(), PathBuf::from);
+    format!("{} --config {} {rest}", shown(&program), shown(config))
 }

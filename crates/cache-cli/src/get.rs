@@ -8,7 +8,8 @@ use std::{
 
 use cache_warmer::{Market, market_request};
 use larder::{Escaped, Hit, Key, ServedBy, Timestamp};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
     args::{Format, GetArgs, Global},
@@ -24,18 +25,27 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Result<Exit, Failure
     let cache = context.cache()?;
     let extra: BTreeMap<_, _> = args.params.iter().cloned().collect();
     let request = market_request(&cache, &args.source, market, &extra)?;
+    if let Some(unused) = extra.keys().find(|name| !request.params().contains_key(*name)) {
+        let known: Vec<&str> = request.params().keys().map(String::as_str).collect();
+        let message = format!("source `{}` has no parameter `{}`", args.source, Escaped(unused));
+        return Err(Failure::usage(message).hint(format!("it has: {}", known.join(", "))));
+    }
     let began = Instant::now();
     let answer = cache.request(&request).await;
     let elapsed = began.elapsed();
+    // First the answer, then the wait until it is stored.
+    let printed = answer.map_err(Failure::from).and_then(|hit| {
+        match global.format {
+            Format::Json => print_document(&request.key(), &args.source, market, &hit)?,
+            Format::Table => print_value(&hit)?,
+        }
+        Ok(hit)
+    });
     let report = cache.close(CLOSE_WITHIN).await;
     if !report.is_clean() {
         tracing::warn!(?report, "closed before everything was stored");
     }
-    let hit = answer?;
-    match global.format {
-        Format::Json => output::print_json(&document(&request.key(), &args.source, market, &hit))?,
-        Format::Table => print_value(&hit)?,
-    }
+    let hit = printed?;
     if !global.quiet {
         let from = match hit.served_by() {
             ServedBy::Origin => "the origin".to_owned(),
@@ -61,22 +71,47 @@ fn print_value(hit: &Hit) -> Result<(), Failure> {
     output::print(&(lines.join("\n") + "\n"))
 }
 
-fn document(key: &Key, source: &str, market: &Market, hit: &Hit) -> Value {
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    key: &'a str,
+    source: &'a str,
+    market: &'a str,
+    served_by: String,
+    loaded_at: Option<String>,
+    expires_at: Option<String>,
+    content_type: Option<&'a str>,
+    etag: Option<&'a str>,
+    size_bytes: usize,
+    value: Value<'a>,
+}
+
+/// JSON digit for digit as it is stored, or text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
+fn print_document(key: &Key, source: &str, market: &Market, hit: &Hit) -> Result<(), Failure> {
+    let text = std::str::from_utf8(hit.value()).map_err(|error| {
+        Failure::failed(format!("the value cannot be part of a JSON document: {error}"))
+            .hint("without `--format json` it is written as it is")
+    })?;
     let entry = hit.entry();
-    let value = serde_json::from_slice::<Value>(hit.value())
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(hit.value()).into_owned()));
-    json!({
-        "schema": "larder.get/1",
-        "key": key.as_str(),
-        "source": source,
-        "market": market.slug(),
-        "served_by": hit.served_by().to_string(),
-        "loaded_at": rfc3339(entry.as_of().instant()),
-        "expires_at": rfc3339(entry.expires_at()),
-        "content_type": entry.content_type(),
-        "etag": entry.etag(),
-        "size_bytes": hit.value().len(),
-        "value": value,
+    output::print_json(&Document {
+        schema: "larder.get/1",
+        key: key.as_str(),
+        source,
+        market: market.slug(),
+        served_by: hit.served_by().to_string(),
+        loaded_at: rfc3339(entry.as_of().instant()),
+        expires_at: rfc3339(entry.expires_at()),
+        content_type: entry.content_type(),
+        etag: entry.etag(),
+        size_bytes: text.len(),
+        value: serde_json::from_str(text).map_or(Value::Text(text), Value::Json),
     })
 }
 

@@ -14,9 +14,14 @@ pub(crate) fn start(quiet: bool, verbose: u8) {
         (_, 2) => "debug,hyper=info,reqwest=info,rustls=info",
         _ => "trace",
     };
-    let filter = EnvFilter::builder().with_env_var("LARDER_LOG").try_from_env();
+    let wanted = std::env::var("LARDER_LOG").unwrap_or_default();
+    let filter = if wanted.is_empty() { level } else { &wanted };
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        crate::output::remark(&format!("warning: LARDER_LOG is not used: {error}\n"));
+        EnvFilter::new(level)
+    });
     tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new(level)))
+        .with_env_filter(filter)
         .with_writer(BesideProgress)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)

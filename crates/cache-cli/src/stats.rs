@@ -15,6 +15,7 @@ use crate::{
 
 pub(crate) async fn run(global: &Global) -> Result<Exit, Failure> {
     let context = Context::load(global)?;
+    let cache = context.cache()?;
     let config = &context.loaded.config;
     let path = &config.sqlite.path;
     if !config.tiers().contains(&TierKind::Sqlite) {
@@ -22,10 +23,12 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Failure> {
             .hint("enable one, for example `cache.sqlite.enable: true`"));
     }
     // Looking must not create what is looked at.
-    if !path.exists() {
+    let exists = path
+        .try_exists()
+        .map_err(|error| Failure::failed(format!("cannot look at {}: {error}", shown(path))))?;
+    if !exists {
         return empty(global, path);
     }
-    let cache = context.cache()?;
     let usage = cache.usage().await?;
     cache.close(CLOSE_WITHIN).await;
     let mut tiers = Vec::new();
@@ -49,7 +52,7 @@ fn empty(global: &Global, path: &Path) -> Result<Exit, Failure> {
         Format::Table => output::print(&format!(
             "Nothing is stored yet: {} does not exist.\nFill it with `larder warm` or `larder get`; \
              `larder demo` shows how it works.\n",
-            path.display()
+            shown(path)
         ))?,
     }
     Ok(Exit::Done)

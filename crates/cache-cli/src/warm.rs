@@ -1,6 +1,13 @@
 //! `larder warm`: many markets and sources.
 
-use std::{collections::BTreeMap, fs::File, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use cache_warmer::{Gazetteer, MarketList, Summary, Warmer, read_markets};
 use larder::{Chained, Escaped};
@@ -24,7 +31,8 @@ const TOLD: usize = 20;
 pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failure> {
     let context = Context::load(global)?;
     let cache = context.cache()?;
-    known(&cache.sources(), &args.sources)?;
+    let sources = args.sources();
+    known(&cache.sources(), &sources)?;
     let list = match &args.markets {
         Some(file) => read(file)?,
         None => MarketList::default(),
@@ -39,16 +47,21 @@ pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failur
     let all = rows.chain(named.into_iter().map(|market| (market, &none)));
 
     let parallel = args.parallel.unwrap_or(context.loaded.config.prefetch.max_parallel_requests);
-    let warmer = Warmer::new(&cache, &args.sources, all).parallel(parallel as usize);
+    let warmer = Warmer::new(&cache, &sources, all).parallel(parallel as usize);
+    if warmer.tasks().is_empty() {
+        return Err(Failure::usage("there is nothing to warm: no market, or no source, is left")
+            .hint("a markets file is CSV with a column `market`: names, slugs or CBSA codes"));
+    }
     let mut progress = Progress::new(warmer.tasks(), global.quiet);
-    let summary = warmer.run(|event| progress.observe(event), interrupted()).await;
+    let stopped = AtomicBool::new(false);
+    let summary = warmer.run(|event| progress.observe(event), interrupted(&stopped)).await;
     progress.finish();
     let closed = cache.close(CLOSE_WITHIN).await;
     if !closed.is_clean() {
         tracing::warn!(?closed, "closed before everything was stored");
     }
     tell(global, &summary, &list)?;
-    Ok(if summary.left() > 0 {
+    Ok(if stopped.load(Ordering::Relaxed) {
         Exit::Interrupted
     } else if summary.failed.is_empty() && list.unknown.is_empty() && closed.is_clean() {
         Exit::Done
@@ -59,12 +72,25 @@ pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failur
     })
 }
 
-/// Completes at Ctrl-C; never, where the system cannot tell.
-async fn interrupted() {
+/// Completes at Ctrl-C; never, where the system cannot tell. A second Ctrl-C ends the program.
+async fn interrupted(stopped: &AtomicBool) {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
-    output::remark("stopping: waiting for what is under way; what has been fetched is stored\n");
+    stopped.store(true, Ordering::Relaxed);
+    output::remark(
+        "stopping: waiting for what is under way; what has been fetched is stored (Ctrl-C again \
+         does not wait)\n",
+    );
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            #[expect(
+                clippy::exit,
+                reason = "what was stored is in the file, and no more is wanted"
+            )]
+            std::process::exit(130);
+        }
+    });
 }
 
 fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {

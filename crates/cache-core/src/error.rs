@@ -163,8 +163,8 @@ impl fmt::Display for Chained<'_> {
         let mut next = self.0.source();
         while let Some(cause) = next {
             let text = cause.to_string();
-            // Transparent wrappers repeat their cause.
-            if text != said {
+            // Many wrappers end with the text of their cause.
+            if !said.ends_with(&text) {
                 write!(f, ": {}", Escaped(&text))?;
             }
             said = text;

@@ -26,7 +26,8 @@ pub fn market_tag(market: &Market) -> Result<Tag, larder::InvalidTag> {
     Tag::new(format!("market:{}", market.slug()))
 }
 
-/// The question to `source` about a market; `extra` adds to and overrides the market's values.
+/// The question to `source` about a market; `extra` overrides the market's values and those that the
+/// source has by default. What the source does not use is left out.
 ///
 /// # Errors
 /// [`Error::NoOrigin`] if the source has no origin, [`Error::Origin`] if it needs a value that is
@@ -39,7 +40,12 @@ pub fn market_request(
 ) -> Result<Request, Error> {
     let mut values = market.params();
     values.extend(extra.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let request = cache.request_for(source, &values)?;
+    let mut request = cache.request_for(source, &values)?;
+    for (name, value) in extra {
+        if request.params().contains_key(name) {
+            request = request.param(name, value);
+        }
+    }
     // Slugs are letters, digits and hyphens: the tag is always valid.
     Ok(match market_tag(market) {
         Ok(tag) => request.tag(tag),

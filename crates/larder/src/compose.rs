@@ -45,12 +45,7 @@ impl CacheBuilder {
         for source in sources {
             builder = builder.policy(source, config.ttl_for(source).into());
         }
-        for (name, source) in &config.sources {
-            if let Some(url) = &source.url {
-                builder = http(builder, name, url, source)?;
-            }
-        }
-        Ok(builder)
+        http(builder, config)
     }
 }
 
@@ -176,36 +171,34 @@ fn zstd(_: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
 }
 
 #[cfg(feature = "http")]
-fn http(
-    builder: CacheBuilder,
-    name: &str,
-    url: &str,
-    source: &config::SourceConfig,
-) -> Result<CacheBuilder, BuildError> {
+fn http(mut builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    let client = origin_http::HttpClient::default();
     let exposed = |secrets: &std::collections::BTreeMap<String, config::Secret>| {
         secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect()
     };
-    let mut http = origin_http::HttpSource::new(name, url);
-    http.params.clone_from(&source.params);
-    http.query = exposed(&source.query);
-    http.headers = exposed(&source.headers);
-    http.timeout = source.timeout;
-    http.max_body_bytes = source.max_body;
-    http.rate =
-        source.rate_limit.map(|rate| origin_http::Rate { count: rate.count, per: rate.per });
-    let origin = origin_http::HttpOrigin::new(http)
-        .map_err(|error| BuildError::Source { name: name.to_owned(), source: error.into() })?;
-    Ok(builder.origin(name, origin))
+    for (name, source) in &config.sources {
+        let Some(url) = &source.url else { continue };
+        let mut http = origin_http::HttpSource::new(name, url);
+        http.params.clone_from(&source.params);
+        http.query = exposed(&source.query);
+        http.headers = exposed(&source.headers);
+        http.timeout = source.timeout;
+        http.max_body_bytes = source.max_body;
+        http.rate =
+            source.rate_limit.map(|rate| origin_http::Rate { count: rate.count, per: rate.per });
+        let origin = origin_http::HttpOrigin::with_client(http, &client)
+            .map_err(|error| BuildError::Source { name: name.clone(), source: error.into() })?;
+        builder = builder.origin(name, origin);
+    }
+    Ok(builder)
 }
 
 #[cfg(not(feature = "http"))]
-fn http(
-    _: CacheBuilder,
-    name: &str,
-    _: &str,
-    _: &config::SourceConfig,
-) -> Result<CacheBuilder, BuildError> {
-    Err(missing(&format!("`url` of source `{name}`"), "http"))
+fn http(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+    match config.sources.iter().find(|(_, source)| source.url.is_some()) {
+        None => Ok(builder),
+        Some((name, _)) => Err(missing(&format!("`url` of source `{name}`"), "http")),
+    }
 }
 
 #[cfg(not(all(

@@ -85,5 +85,5 @@ pub mod tiers {
 /// Origins that speak HTTP.
 #[cfg(feature = "http")]
 pub mod http {
-    pub use origin_http::{HttpOrigin, HttpSource, Rate, SetupError, TemplateError};
+    pub use origin_http::{HttpClient, HttpOrigin, HttpSource, Rate, SetupError, TemplateError};
 }

@@ -7,7 +7,7 @@ mod pace;
 mod source;
 mod template;
 
-use std::{collections::BTreeMap, error::Error as StdError, time::Duration};
+use std::{collections::BTreeMap, error::Error as StdError, sync::OnceLock, time::Duration};
 
 use async_trait::async_trait;
 use cache_core::{Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
@@ -38,15 +38,23 @@ pub struct HttpOrigin {
 }
 
 impl HttpOrigin {
-    /// The origin of `source`.
+    /// The origin of `source`, with connections of its own.
+    ///
+    /// # Errors
+    /// As [`HttpOrigin::with_client`].
+    pub fn new(source: HttpSource) -> Result<Self, SetupError> {
+        Self::with_client(source, &HttpClient::default())
+    }
+
+    /// The origin of `source`, sharing the connections of others.
     ///
     /// # Errors
     /// When the template, a header or the limits make no sense.
-    pub fn new(source: HttpSource) -> Result<Self, SetupError> {
+    pub fn with_client(source: HttpSource, client: &HttpClient) -> Result<Self, SetupError> {
         let template = Template::parse(&source.url)?;
         let headers = source.header_map()?;
         let pacer = source.rate.map(|rate| Pacer::new(rate).ok_or(SetupError::Rate)).transpose()?;
-        let client = client(template.is_loopback())?;
+        let client = client.get(template.is_loopback())?;
         Ok(Self { source, template, headers, pacer, client })
     }
 
@@ -181,6 +189,25 @@ impl Origin for HttpOrigin {
             request = request.param(name, value.ok_or_else(|| self.missing(name))?);
         }
         Ok(request)
+    }
+}
+
+/// Connections and TLS roots that the origins of one program share: reading the roots takes
+/// milliseconds.
+#[derive(Debug, Default)]
+pub struct HttpClient {
+    direct: OnceLock<Client>,
+    proxied: OnceLock<Client>,
+}
+
+impl HttpClient {
+    fn get(&self, direct: bool) -> Result<Client, SetupError> {
+        let made = if direct { &self.direct } else { &self.proxied };
+        if let Some(client) = made.get() {
+            return Ok(client.clone());
+        }
+        let client = client(direct)?;
+        Ok(made.get_or_init(|| client).clone())
     }
 }
 

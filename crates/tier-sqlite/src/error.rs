@@ -11,8 +11,10 @@ use crate::NAME;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("cannot prepare {}: {source}", path.display())]
+    Sqlite(rusqlite::Error),
+    #[error("{}: {error}", path.display())]
+    At { path: PathBuf, error: rusqlite::Error },
+    #[error("cannot prepare {}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
     #[error("{} is a directory; set `cache.sqlite.path` to a file", .0.display())]
     Directory(PathBuf),
@@ -41,12 +43,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Says which file SQLite did not recognise.
+    /// Says which file it is about.
     pub(crate) fn at(self, path: &std::path::Path) -> Self {
         match self {
             Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
                 Self::NotADatabase(path.to_owned())
             }
+            Self::Sqlite(error) => Self::At { path: path.to_owned(), error },
             other => other,
         }
     }
@@ -63,7 +66,7 @@ impl Failure {
             | Self::Newer { .. } => ErrorKind::Unusable,
             Self::Closed => ErrorKind::Closed,
             Self::Panicked => ErrorKind::Internal,
-            Self::Sqlite(error) => match error.sqlite_error_code() {
+            Self::Sqlite(error) | Self::At { error, .. } => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
                 Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
                 Some(
@@ -88,9 +91,15 @@ impl Failure {
     /// Whether the connection may be at fault, and is better opened anew.
     pub(crate) fn spoils_connection(&self) -> bool {
         matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unusable | ErrorKind::Internal)
-            || matches!(self, Self::Sqlite(error)
+            || matches!(self, Self::Sqlite(error) | Self::At { error, .. }
                 if matches!(error.sqlite_error_code(),
                     Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly)))
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
     }
 }
 

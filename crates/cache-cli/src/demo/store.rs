@@ -13,13 +13,16 @@ use crate::exit::{Exit, Failure};
 const CONFIG: &str = "larder.yaml";
 const DATABASE: &str = "cache.db";
 
+/// How a configuration begins that the demo wrote, and may replace.
+const MARK: &str = "# Written by `larder demo`.";
+
 pub(crate) struct Store {
     directory: PathBuf,
 }
 
 impl Store {
-    /// Makes the directory if need be; `fresh` removes what an earlier run put there, and nothing
-    /// else.
+    /// Makes the directory if need be. `fresh` removes what an earlier run put there, and nothing
+    /// else; what somebody else put there is not used.
     pub(crate) fn open(directory: &Path, fresh: bool) -> Result<Self, Failure> {
         let failed = |what: &str, path: &Path, error: io::Error| {
             Failure::failed(format!("cannot {what} {}: {error}", path.display()))
@@ -28,13 +31,36 @@ impl Store {
         fs::create_dir_all(directory).map_err(|error| failed("create", directory, error))?;
         let directory =
             directory.canonicalize().map_err(|error| failed("find", directory, error))?;
+        let store = Self { directory };
+        if !store.is_ours()? {
+            let message = format!(
+                "{} holds a {CONFIG} or a {DATABASE} that the demo did not write",
+                store.directory.display()
+            );
+            return Err(Failure::failed(message).hint("name another directory with --dir"));
+        }
         if fresh {
             for suffix in ["", "-wal", "-shm"] {
-                remove(&directory.join(format!("{DATABASE}{suffix}")))?;
+                remove(&store.directory.join(format!("{DATABASE}{suffix}")))?;
             }
-            remove(&directory.join(CONFIG))?;
+            remove(&store.config_file())?;
         }
-        Ok(Self { directory })
+        Ok(store)
+    }
+
+    /// Whether an earlier demo, or nobody, used the directory. The configuration is written first
+    /// and removed last, so the file of a demo never lies there alone.
+    fn is_ours(&self) -> Result<bool, Failure> {
+        let file = self.config_file();
+        match fs::read(&file) {
+            Ok(text) => Ok(text.starts_with(MARK.as_bytes())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(!self.database().exists()),
+            Err(error) => Err(Failure::failed(format!("cannot read {}: {error}", file.display()))),
+        }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.directory.join(DATABASE)
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -59,23 +85,28 @@ impl Store {
     pub(crate) fn config(&self, port: u16) -> Result<CacheConfig, Failure> {
         let file = self.config_file();
         if !file.exists() {
-            fs::write(&file, self.text(port)).map_err(|error| {
+            // Whole or not at all, whenever the process is killed.
+            let draft = self.directory.join(format!("{CONFIG}.{}.new", std::process::id()));
+            let written = fs::write(&draft, self.text(port));
+            written.and_then(|()| fs::rename(&draft, &file)).map_err(|error| {
                 Failure::failed(format!("cannot write {}: {error}", file.display()))
             })?;
         }
-        let loader = Document::ALL.iter().fold(CacheConfig::loader().file(&file), |loader, one| {
+        let loader = CacheConfig::loader().file(&file);
+        let loader = loader.set("cache.sqlite.path", self.database().to_string_lossy());
+        let loader = Document::ALL.iter().fold(loader, |loader, one| {
             loader.set(format!("cache.sources.{}.url", one.name()), url(port, *one))
         });
         let read = loader.load().map_err(|error| {
             Failure::new(Exit::Configuration, error.to_string())
-                .hint("`larder demo --fresh` writes it anew")
+                .hint("the demo with --fresh writes it anew")
         })?;
         Ok(read.config)
     }
 
     fn text(&self, port: u16) -> String {
         // JSON strings are YAML; a dollar sign would start a variable.
-        let path = self.directory.join(DATABASE).display().to_string().replace('$', "$$");
+        let path = self.database().display().to_string().replace('$', "$$");
         let path = serde_json::Value::String(path);
         let sources: Vec<String> = Document::ALL
             .iter()
@@ -85,7 +116,7 @@ impl Store {
             })
             .collect();
         format!(
-            "# Written by `larder demo`. The API that the URLs name runs only while the demo does;\n\
+            "{MARK} The API that the URLs name runs only while the demo does;\n\
              # what is stored is served without it.\n\
              cache:\n  \
                memory: {{size_mb: 64}}\n  \

@@ -15,7 +15,8 @@ fn a_bad_configuration_ends_with_code_3_and_one_message_that_says_where_and_what
         ),
         ("cache:\n  memory: {size_mb: 4\n", "larder.yaml:", "YAML"),
         ("cache:\n  chain: [memory, tape]\n", "larder.yaml:2:", "sqlite"),
-        ("cache:\n  redis: {enable: true}\n", "", "Redis"),
+        ("cache:\n  redis: {enable: true}\n", "larder.yaml:2", "Redis"),
+        ("cache:\n  sqlite: {path: ~/x.db}\n", "larder.yaml:2:18", "${HOME}"),
         ("cache:\n  sources:\n    a: {url: \"ftp://h/{cbsa}\"}\n", "larder.yaml:3:", "http"),
     ];
     for (text, place_in_file, help) in cases {
@@ -27,7 +28,7 @@ fn a_bad_configuration_ends_with_code_3_and_one_message_that_says_where_and_what
             &["warm", "-m", "boulder-co", "-s", "a"],
             &["stats"],
         ];
-        for command in &commands[..if place_in_file.is_empty() { 3 } else { 4 }] {
+        for command in &commands {
             let run = place.larder(command).expect(3);
             let said = run.stderr();
             assert!(said.starts_with("error: "), "{said}");
@@ -114,6 +115,7 @@ fn a_configuration_is_found_in_the_order_that_help_tells() {
     }
     place.write("named.yaml", &text(9));
     assert_eq!(size(&[("LARDER_CONFIG", "named.yaml")]), 9);
+    assert_eq!(size(&[("LARDER_CONFIG", "")]), 4, "empty is as good as unset");
     assert_eq!(size(&[("LARDER_CACHE__MEMORY__SIZE_MB", "10")]), 10);
     let missing = place.larder(&["config", "show", "--config", "nowhere.yaml"]).expect(3);
     assert!(missing.stderr().contains("nowhere.yaml"), "{}", missing.stderr());

@@ -59,11 +59,35 @@ fn fresh_starts_over_and_removes_only_what_is_the_demos() {
     let place = Place::new();
     let mine = place.write("demo/mine.txt", "keep me");
     place.write("demo/cache.db", "garbage from another time");
-    place.write("demo/larder.yaml", "cache: {memory: [}");
+    place.write("demo/larder.yaml", "# Written by `larder demo`. cut short\ncache: {memory: [}");
     let broken = place.larder(&["demo", "--dir", "demo"]).expect(3);
-    assert!(broken.stderr().contains("larder.yaml:1:"), "{}", broken.said());
+    assert!(broken.stderr().contains("larder.yaml:2:"), "{}", broken.said());
     assert!(broken.stderr().contains("--fresh"), "{}", broken.said());
     let report = place.larder(&["demo", "--dir", "demo", "--fresh", "-F", "json"]).expect(0).json();
     assert_eq!(phase(&report, "warm")["origin_calls"], 30);
     assert_eq!(std::fs::read_to_string(mine).unwrap(), "keep me");
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_left_alone() {
+    for name in ["larder.yaml", "cache.db"] {
+        let place = Place::new();
+        let mine = place.write(&format!("own/{name}"), "cache: {sqlite: {path: mine.db}}\n");
+        for args in [&["demo", "--dir", "own"][..], &["demo", "--dir", "own", "--fresh"]] {
+            let run = place.larder(args).expect(1);
+            assert!(run.stderr().contains("did not write"), "{}", run.said());
+            assert!(run.stderr().contains("--dir"), "{}", run.said());
+        }
+        assert_eq!(std::fs::read_to_string(mine).unwrap(), "cache: {sqlite: {path: mine.db}}\n");
+        assert_eq!(std::fs::read_dir(place.path("own")).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked_for_the_way_to_this_machine() {
+    let place = Place::new();
+    let mut demo = place.command(&["demo", "-F", "json", "-q"]);
+    let run = demo.env("HTTP_PROXY", "http://127.0.0.1:1").env("http_proxy", "http://127.0.0.1:1");
+    let report = crate::harness::Run(run.output().unwrap()).expect(0).json();
+    assert_eq!(phase(&report, "warm")["origin_calls"], 30);
 }

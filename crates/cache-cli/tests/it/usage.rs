@@ -7,7 +7,7 @@ use crate::harness::{Api, Place};
 #[test]
 fn what_is_typed_wrong_ends_with_code_2_and_says_what_is_right() {
     let place = Place::new();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["stat"], "stats"),
         (&["get", "a", "--markt", "x"], "--market"),
         (&["get", "a"], "--market"),
@@ -15,6 +15,7 @@ fn what_is_typed_wrong_ends_with_code_2_and_says_what_is_right() {
         (&["get", "a", "--market", "boulder-co", "--param", "year"], "NAME=VALUE"),
         (&["get", "a", "--market", "boulder-co"], "cache.sources"),
         (&["warm", "--sources", "a"], "--markets"),
+        (&["warm", "--sources", ",", "--market", "boulder-co"], "nothing to warm"),
         (&["warm", "--markets", "nowhere.csv", "--sources", "a"], "cache.sources"),
     ];
     for (args, expected) in cases {

@@ -124,3 +124,59 @@ async fn failures_are_told_and_counted_and_the_rest_is_done() {
     assert!(none.stdout().contains("0 of 1"), "{}", none.stdout());
     place.larder(&["get", "lost", "-m", "boulder-co"]).expect(1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_interrupt_does_not_wait() {
+    let (place, api) = (Place::new(), Api::start(0).await);
+    place.configure(&api);
+    let mut child = place.spawn(&["warm", "-m", "boulder-co", "-s", "a"]);
+    api.reached(1).await;
+    signal(&child, "INT");
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("stopping")));
+    // Whenever the first is taken, a later one is the second.
+    let code = loop {
+        signal(&child, "INT");
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(code, Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_given_by_hand_go_before_those_of_the_source_and_unknown_ones_are_refused() {
+    let (place, api) = (Place::new(), Api::open().await);
+    let at = api.address;
+    place.write(
+        "larder.yaml",
+        &format!("cache: {{sources: {{a: {{url: \"http://{at}/a/{{cbsa}}\", params: {{year: 2022}}}}}}}}\n"),
+    );
+    let key = |args: &[&str]| {
+        let got = place.larder(&[&["get", "a", "-m", "boulder-co", "-F", "json"], args].concat());
+        got.expect(0).json()["key"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(key(&[]), "a:cbsa=14500&year=2022");
+    assert_eq!(key(&["--param", "year=1999"]), "a:cbsa=14500&year=1999");
+    let typo = place.larder(&["get", "a", "-m", "boulder-co", "--param", "yaer=1"]).expect(2);
+    assert!(typo.stderr().contains("it has: cbsa, year"), "{}", typo.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_printed_digit_for_digit() {
+    let place = Place::new();
+    let router = axum::Router::new().route(
+        "/a/{cbsa}",
+        axum::routing::get(async || "{\"z\":12345678901234567890123,\"a\":1.50}"),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let config = format!("cache: {{sources: {{a: {{url: \"http://{at}/a/{{cbsa}}\"}}}}}}\n");
+    place.write("larder.yaml", &config);
+    let got = place.larder(&["get", "a", "-m", "boulder-co", "-F", "json"]).expect(0);
+    let expected = "\"value\":{\"z\":12345678901234567890123,\"a\":1.50}}";
+    assert!(got.stdout().trim_end().ends_with(expected), "{}", got.stdout());
+}

@@ -1,6 +1,6 @@
 //! What types alone cannot refuse: ranges, and settings that contradict each other.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -61,6 +61,7 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
             "a path is missing here; write for example .cache/larder.db",
         ));
     }
+    path(&config.sqlite.path)?;
     for name in config.ttl_policies.keys() {
         source_name(&["cache", "ttl_policies", name], name)?;
     }
@@ -171,6 +172,18 @@ fn host(host: &str) -> Checked {
             &["cache", "redis", "host"],
             // Without the value: what looks like a URL here may hold a password.
             "write the host alone, such as localhost; port and password have their own settings",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what a shell would have replaced, and nothing here does.
+fn path(path: &Path) -> Checked {
+    let text = path.to_string_lossy();
+    if text.is_empty() || text.starts_with(['~', '$']) {
+        return Err(Problem::new(
+            &["cache", "sqlite", "path"],
+            "the value is not taken as a shell would take it; write for example ${HOME}/larder.db",
         ));
     }
     Ok(())
