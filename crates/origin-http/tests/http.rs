@@ -259,7 +259,7 @@ fn what_describes_a_source_shows_no_secret() {
     let mut source = guarded(([127, 0, 0, 1], 9).into());
     let shown = format!("{source:?} {source:#?} {:?}", HttpOrigin::new(source.clone()).unwrap());
     assert_eq!(leaks(&shown), [""; 0], "{shown}");
-    assert!(shown.contains("http://127.0.0.1:9/data"), "{shown}");
+    assert!(shown.contains("http://127.0.0.1:9") && !shown.contains("/data"), "{shown}");
 
     source.url = "http://canary-user:canary?password@".into();
     assert_eq!(leaks(&format!("{source:?}")), [""; 0], "not even of a URL that is none");

@@ -15,12 +15,7 @@ use crate::ManualClock;
 ///
 /// # Panics
 /// When a promise is broken; the message names it.
-pub async fn conformance<T, F, Fut>(make: F)
-where
-    T: Tier,
-    F: Fn(Arc<ManualClock>) -> Fut,
-    Fut: Future<Output = T>,
-{
+pub async fn conformance<T: Tier>(make: impl AsyncFn(Arc<ManualClock>) -> T) {
     let fresh = async || {
         let clock = Arc::new(ManualClock::default());
         let tier = make(Arc::clone(&clock)).await;
