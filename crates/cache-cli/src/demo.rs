@@ -53,7 +53,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<Exit, Failur
         origin.addr(),
         MARKETS.len(),
         Document::ALL.len(),
-        store.directory().display(),
+        store.named().display(),
     ));
 
     let outcome = phases(global, &config, origin, &say).await;

@@ -133,7 +133,7 @@ impl Report {
             table::render(&headings, &rows),
             table::size(self.raw_bytes),
             table::size(self.stored_bytes),
-            crate::context::shown(store.directory()),
+            crate::context::shown(store.named()),
             command(&file, "stats"),
             command(&file, "get profile --market \"Boulder, CO\""),
             command(&file, "get neighbors --market 14500 --format json"),

@@ -18,6 +18,8 @@ const MARK: &str = "# Written by `larder demo`.";
 
 pub(crate) struct Store {
     directory: PathBuf,
+    /// As the user named it.
+    named: PathBuf,
 }
 
 impl Store {
@@ -29,13 +31,14 @@ impl Store {
                 .hint("name another directory with --dir")
         };
         fs::create_dir_all(directory).map_err(|error| failed("create", directory, error))?;
+        let named = directory.to_owned();
         let directory =
             directory.canonicalize().map_err(|error| failed("find", directory, error))?;
-        let store = Self { directory };
+        let store = Self { directory, named };
         if !store.is_ours()? {
             let message = format!(
                 "{} holds a {CONFIG} or a {DATABASE} that the demo did not write",
-                store.directory.display()
+                store.named.display()
             );
             return Err(Failure::failed(message).hint("name another directory with --dir"));
         }
@@ -63,12 +66,13 @@ impl Store {
         self.directory.join(DATABASE)
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+    /// The directory as the user named it.
+    pub(crate) fn named(&self) -> &Path {
+        &self.named
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {
-        self.directory.join(CONFIG)
+        self.named.join(CONFIG)
     }
 
     /// The port of the API that an earlier run wrote down.
