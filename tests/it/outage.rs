@@ -812,3 +812,21 @@ async fn an_unusable_file_is_told_once_with_its_path_and_what_to_do() {
         assert!(warnings[0].contains(part), "{part}: {warnings:#?}");
     }
 }
+
+#[tokio::test]
+async fn a_tier_that_fails_only_to_write_is_skipped_too() {
+    let bench = Bench::new();
+    let clock = Arc::clone(&bench.clock) as Arc<dyn larder::Clock>;
+    let options = larder::tiers::SqliteOptions::new(bench.path()).clock(clock);
+    let options = options.busy_timeout(Duration::from_millis(1));
+    let tier = larder::tiers::SqliteTier::new(options).unwrap();
+    let cache = bench.bare().tier(tier).build().unwrap();
+    within(cache.set(&key("a:0"), "v", SetOptions::default())).await.unwrap();
+    let other = rusqlite::Connection::open(bench.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for n in 0..8 {
+        within(cache.set(&key(&format!("a:{n}")), "w", SetOptions::default())).await.unwrap();
+    }
+    let stats = stats_of(&cache, "sqlite");
+    assert_eq!((stats.errors, stats.skipped), (5, 3), "the looks before the writes do not count");
+}

@@ -5,13 +5,17 @@ use std::{
     fs::File,
     io,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use cache_warmer::{Gazetteer, MarketList, Summary, Warmer, read_markets};
 use larder::{Chained, Escaped};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::{
     args::{Format, Global, WarmArgs},
@@ -53,15 +57,17 @@ pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failur
             .hint("a markets file is CSV with a column `market`: names, slugs or CBSA codes"));
     }
     let mut progress = Progress::new(warmer.tasks(), global.quiet);
-    let stopped = AtomicBool::new(false);
-    let summary = warmer.run(|event| progress.observe(event), interrupted(&stopped)).await;
+    let interrupts = Interrupts::watch();
+    let stop = interrupts.first.notified();
+    let summary = warmer.run(|event| progress.observe(event), stop).await;
+    interrupts.closing.store(true, Ordering::Relaxed);
     progress.finish();
     let closed = cache.close(CLOSE_WITHIN).await;
     if !closed.is_clean() {
         tracing::warn!(?closed, "closed before everything was stored");
     }
     tell(global, &summary, &list)?;
-    Ok(if stopped.load(Ordering::Relaxed) {
+    Ok(if interrupts.stopped.load(Ordering::Relaxed) {
         Exit::Interrupted
     } else if summary.failed.is_empty() && list.unknown.is_empty() && closed.is_clean() {
         Exit::Done
@@ -72,25 +78,37 @@ pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failur
     })
 }
 
-/// Completes at Ctrl-C; never, where the system cannot tell. A second Ctrl-C ends the program.
-async fn interrupted(stopped: &AtomicBool) {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// What Ctrl-C was pressed for.
+#[derive(Default)]
+struct Interrupts {
+    stopped: AtomicBool,
+    /// From now on there is nothing left to stop but waiting.
+    closing: AtomicBool,
+    first: Notify,
+}
+
+impl Interrupts {
+    /// Watches until the program ends: the first Ctrl-C stops the run, and one after it, or after
+    /// the run, ends the program.
+    fn watch() -> Arc<Self> {
+        let interrupts = Arc::new(Self::default());
+        let watching = Arc::clone(&interrupts);
+        tokio::spawn(async move {
+            // Where the system cannot tell, it never does.
+            while tokio::signal::ctrl_c().await.is_ok() {
+                let closing = watching.closing.load(Ordering::Relaxed);
+                if watching.stopped.swap(true, Ordering::Relaxed) || closing {
+                    std::process::exit(130);
+                }
+                output::remark(
+                    "stopping: waiting for what is under way; what has been fetched is stored \
+                     (Ctrl-C again does not wait)\n",
+                );
+                watching.first.notify_one();
+            }
+        });
+        interrupts
     }
-    stopped.store(true, Ordering::Relaxed);
-    output::remark(
-        "stopping: waiting for what is under way; what has been fetched is stored (Ctrl-C again \
-         does not wait)\n",
-    );
-    tokio::spawn(async {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            #[expect(
-                clippy::exit,
-                reason = "what was stored is in the file, and no more is wanted"
-            )]
-            std::process::exit(130);
-        }
-    });
 }
 
 fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {

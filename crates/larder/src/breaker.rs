@@ -65,6 +65,14 @@ impl Breaker {
         Self { calm: AtomicBool::new(true), state: Mutex::new(State::Closed { failures: 0 }) }
     }
 
+    /// Whether nothing keeps operations from going through.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.calm.load(Ordering::Acquire) || {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            matches!(*state, State::Closed { .. })
+        }
+    }
+
     /// Leave for an operation, if it may go through; while it is open, one probe after the
     /// cool-down.
     pub(crate) fn admit(&self, now: Timestamp) -> Option<Ticket> {

@@ -84,6 +84,8 @@ impl Cache {
     }
 
     async fn get_waiting(&self, key: &Key) -> Result<Option<Hit>, Error> {
+        // Closing waits for the promotions that this look may begin.
+        let _under_way = self.inner.tasks.token();
         self.inner.open()?;
         let found = self.inner.chain.look_up(key, &self.inner.tasks).await;
         let result = found.map_err(Error::Tier);
@@ -517,10 +519,12 @@ impl Inner {
         let hit = Hit::new(entry.clone(), ServedBy::Origin);
         if fate != Fate::Store || self.chain.is_barred(&key, &entry) {
             self.chain.counters.not_stored.add(1);
-            if fate == Fate::Forget {
-                self.chain.forget(&key, entry.as_of()).await;
+            leader.land(Ok(hit));
+            // It was dead, or there would have been no load; a later one stays.
+            if fate == Fate::Forget && self.chain.remove_dead(Some(&key)).await.is_err() {
+                tracing::debug!(%key, "what is dead stays for now");
             }
-            return leader.land(Ok(hit));
+            return;
         }
         if self.chain.fill_now(&key, &entry) {
             // Who asks from now on finds it in memory; slower tiers need not be waited for.

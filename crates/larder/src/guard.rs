@@ -101,7 +101,20 @@ impl Guard {
     /// A stamp that none in the tier exceeds; `None` if it has only those of this process.
     pub(crate) async fn latest_stamp(&self) -> Option<Stamp> {
         let stamped = self.tier.as_stamped()?;
-        self.call(Op::Get, READ_LIMIT, stamped.latest_stamp()).await.ok()
+        // It goes before each write, and says nothing about writing: neither a probe nor a success,
+        // or a tier that only fails to write would never be skipped.
+        if !self.breaker.is_closed() {
+            return None;
+        }
+        match tokio::time::timeout(READ_LIMIT, stamped.latest_stamp()).await {
+            Ok(Ok(stamp)) => return Some(stamp),
+            Ok(Err(error)) => self.failed(Op::Get, Ticket::Normal, error),
+            Err(_elapsed) => {
+                let error = Error::new(ErrorKind::Timeout, Op::Get, self.name);
+                self.failed(Op::Get, Ticket::Normal, error)
+            }
+        };
+        None
     }
 
     /// A usable entry.

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, BarrierSet, Capability, Clock, Entry, Filter, Freshness, Inspect, Key, PutOutcome,
-    Result, Selector, SourceUsage, Summary, SyncTier, SystemClock, Tier, Timestamp, Usage,
+    Result, Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tier, Timestamp, Usage,
 };
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
@@ -179,8 +179,10 @@ impl SyncTier for MemoryTier {
             return PutOutcome::Superseded;
         }
         if weight > self.largest {
-            // What is there is older than what the caller has seen; it must not be served again.
-            self.cache.remove(key);
+            // What is there is older than what the caller has seen: it must not be served again,
+            // nor a copy of it that is under way.
+            let stamp = Stamp::from_packed(entry.as_of().packed().saturating_sub(1));
+            self.bar_now(&Barrier { selector: Selector::Key(key.clone()), stamp });
             let largest = self.largest;
             let reason = format!("it weighs {weight} bytes, more than one shard's {largest}");
             return PutOutcome::Refused { reason };

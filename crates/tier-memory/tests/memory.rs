@@ -77,12 +77,14 @@ fn refuses_what_does_not_fit_into_a_shard_and_says_why() {
     let (tier, stamps, _) = tier(MIB);
     let key = Key::new("a:large");
     let fits = usize::try_from(tier.largest_entry()).unwrap() - 1_000;
+    let older = entry(&stamps, 1);
     assert_eq!(tier.put_now(&key, &entry(&stamps, fits)), PutOutcome::Stored);
     let refused = tier.put_now(&key, &entry(&stamps, 2 * fits));
     let PutOutcome::Refused { reason } = refused else { panic!("{refused:?}") };
     assert!(reason.contains("more than one shard"), "{reason}");
     assert_eq!(tier.stats().evictions, 0, "a refusal is no eviction");
     assert_eq!(tier.stats().entries, 0, "the older value that fitted is not served any more");
+    assert_eq!(tier.put_now(&key, &older), PutOutcome::Barred, "nor a copy that was under way");
 }
 
 #[test]

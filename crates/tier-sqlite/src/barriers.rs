@@ -93,7 +93,7 @@ pub(crate) fn set(
     let stamp = barrier.stamp.packed().cast_signed();
     let believable = Stamp::latest_believable(now).packed().cast_signed();
     let by = Columns::of(&barrier.selector);
-    stamps::note(connection, barrier.stamp)?;
+    stamps::note(connection, barrier.stamp, now)?;
     connection
         .prepare_cached(
             "INSERT INTO barriers (kind, key, source, tag, stamp) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -104,23 +104,28 @@ pub(crate) fn set(
     // By the time now, not by the stamp: a barrier from ahead must not sweep the others away.
     let keep = i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
     let horizon = Timestamp::from_millis(now.as_millis().saturating_sub(keep));
-    connection
-        .prepare_cached("DELETE FROM barriers WHERE stamp < ?1 OR stamp > ?2")?
-        .execute((Stamp::at(horizon).packed().cast_signed(), believable))?;
+    connection.prepare_cached("DELETE FROM barriers WHERE stamp < ?1")?.execute([Stamp::at(
+        horizon,
+    )
+    .packed()
+    .cast_signed()])?;
 
-    let tagged = "id IN (SELECT entry FROM entry_tags WHERE tag = ?2)";
-    let delete = "DELETE FROM entries WHERE as_of <= ?1";
+    // Rows from beyond belief go too: they are not served, and would be once they are believed.
+    let delete = "DELETE FROM entries WHERE (as_of <= ?1 OR as_of > ?2 OR as_of < 0)";
+    let tagged = "id IN (SELECT entry FROM entry_tags WHERE tag = ?3)";
     match by.kind {
         1 => connection
-            .prepare_cached(&format!("{delete} AND key_hash = ?2 AND key = ?3"))?
-            .execute((stamp, key_hash(by.key), by.key)),
+            .prepare_cached(&format!("{delete} AND key_hash = ?3 AND key = ?4"))?
+            .execute((stamp, believable, key_hash(by.key), by.key)),
         2 => connection
-            .prepare_cached(&format!("{delete} AND source = ?2"))?
-            .execute((stamp, by.source)),
-        3 => connection.prepare_cached(&format!("{delete} AND {tagged}"))?.execute((stamp, by.tag)),
+            .prepare_cached(&format!("{delete} AND source = ?3"))?
+            .execute((stamp, believable, by.source)),
+        3 => connection
+            .prepare_cached(&format!("{delete} AND {tagged}"))?
+            .execute((stamp, believable, by.tag)),
         4 => connection
-            .prepare_cached(&format!("{delete} AND {tagged} AND source = ?3"))?
-            .execute((stamp, by.tag, by.source)),
-        _ => connection.prepare_cached(delete)?.execute([stamp]),
+            .prepare_cached(&format!("{delete} AND {tagged} AND source = ?4"))?
+            .execute((stamp, believable, by.tag, by.source)),
+        _ => connection.prepare_cached(delete)?.execute((stamp, believable)),
     }
 }

@@ -27,7 +27,7 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
-    Stamp, Stamped, Tier, Timestamp,
+    Selector, Stamp, Stamped, Tier, Timestamp,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
@@ -161,7 +161,10 @@ impl Plan {
                 }
             }
             Self::Refuse { key, as_of, reason } => {
-                rows::remove_older(connection, key, *as_of)?;
+                // Nor may a copy of the older value that is under way come after it.
+                let stamp = Stamp::from_packed(as_of.packed().saturating_sub(1));
+                let barrier = Barrier { selector: Selector::Key(key.clone()), stamp };
+                barriers::set(connection, &barrier, now)?;
                 PutOutcome::Refused { reason: reason.clone() }
             }
             Self::Unstorable => unstorable(),
@@ -243,7 +246,7 @@ impl Tier for SqliteTier {
         let now = self.options.clock.now();
         let latest = entries.iter().map(|(_, entry)| entry.as_of()).max();
         let written = workers.write(move |connection| {
-            latest.map_or(Ok(()), |latest| stamps::note(connection, latest))?;
+            latest.map_or(Ok(()), |latest| stamps::note(connection, latest, now))?;
             planned.iter().map(|plan| plan.carry_out(connection, now)).collect()
         });
         written.await.map_err(|failure| tier_error(Op::Put, failure))

@@ -4,24 +4,35 @@ use cache_core::{Stamp, Timestamp};
 use rusqlite::Connection;
 
 /// Notes that this stamp is in the file; part of the transaction that puts it there.
-pub(crate) fn note(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
-    let stamp = stamp.packed().cast_signed();
+pub(crate) fn note(connection: &Connection, stamp: Stamp, now: Timestamp) -> rusqlite::Result<()> {
+    let noted = noted(connection)?;
+    let latest = if noted.is_believable(now) { noted } else { believable(connection, now)? };
+    let stamp = stamp.max(latest);
+    if stamp == noted {
+        return Ok(());
+    }
     connection
-        .prepare_cached("UPDATE latest_stamp SET stamp = ?1 WHERE stamp < ?1")?
-        .execute([stamp])
+        .prepare_cached("UPDATE latest_stamp SET stamp = ?1")?
+        .execute([stamp.packed().cast_signed()])
         .map(drop)
 }
 
 /// A stamp that none in the file exceeds, of those that are believable.
 pub(crate) fn latest(connection: &Connection, now: Timestamp) -> rusqlite::Result<Stamp> {
+    let noted = noted(connection)?;
+    if noted.is_believable(now) { Ok(noted) } else { believable(connection, now) }
+}
+
+fn noted(connection: &Connection) -> rusqlite::Result<Stamp> {
     let stamp: i64 = connection
         .prepare_cached("SELECT stamp FROM latest_stamp")?
         .query_row([], |row| row.get(0))?;
-    let stamp = Stamp::from_packed(stamp.max(0).cast_unsigned());
-    if stamp.is_believable(now) {
-        return Ok(stamp);
-    }
-    // A clock that was set wrong was here once. A scan, but only of such a file.
+    Ok(Stamp::from_packed(stamp.max(0).cast_unsigned()))
+}
+
+/// What is to be noted after a clock that was set wrong was here. A scan, but the next write of a
+/// sound process notes what it finds.
+fn believable(connection: &Connection, now: Timestamp) -> rusqlite::Result<Stamp> {
     let believable = Stamp::latest_believable(now).packed().cast_signed();
     let stamp: i64 = connection
         .prepare_cached(

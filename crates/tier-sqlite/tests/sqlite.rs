@@ -297,9 +297,11 @@ async fn refuses_values_above_the_limit_and_keys_that_cannot_be_stored() {
     assert!(matches!(outcomes[2], PutOutcome::Refused { .. }), "{outcomes:?}");
 
     let key = &puts[1].0;
+    let under_way = entry(&stamps, "older");
     let large = entry(&stamps, "too large now");
     assert!(matches!(tier.put(key, &large).await.unwrap(), PutOutcome::Refused { .. }));
     assert_eq!(tier.get(key).await.unwrap(), None, "the older value is not served any more");
+    assert_eq!(tier.put(key, &under_way).await.unwrap(), PutOutcome::Barred, "nor a late copy");
 }
 
 #[tokio::test]
