@@ -9,7 +9,7 @@ use cache_core::{Clock, Origin, SystemClock, Tier};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Cache, Policy, cache::Inner, chain::Chain, flight::Flights, guard::Guard, policy::Policies,
+    Cache, Policy, chain::Chain, flight::Flights, guard::Guard, inner::Inner, policy::Policies,
 };
 
 /// Builds a [`Cache`].

@@ -44,6 +44,7 @@ mod error;
 mod flight;
 mod guard;
 mod hit;
+mod inner;
 mod load;
 mod outcome;
 mod policy;
