@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use cache_core::{
-    Barrier, BarrierSet, Clock, Entry, Error, Key, Op, PutOutcome, Selector, Stamp, StampClock,
-};
+use cache_core::{Barrier, BarrierSet, Clock, Entry, Error, Key, Op, Selector, Stamp, StampClock};
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
@@ -141,14 +139,13 @@ impl Chain {
     }
 
     /// Stores everywhere, all tiers at once, and tells what became of it.
+    ///
+    /// Also if a barrier covers it that is being set just now: a tier that has not got the barrier
+    /// yet must not go on serving what is older still.
     pub(crate) async fn put(&self, key: &Key, entry: &Entry) -> Vec<(&'static str, PutReport)> {
         let puts = self.tiers.iter().map(async |tier| {
-            let report = if self.is_barred(key, entry) {
-                PutReport::Done(PutOutcome::Barred)
-            } else {
-                tier.put(key, entry).await.map_or_else(PutReport::Failed, PutReport::Done)
-            };
-            (tier.name(), report)
+            let report = tier.put(key, entry).await;
+            (tier.name(), report.map_or_else(PutReport::Failed, PutReport::Done))
         });
         join_all(puts).await
     }
