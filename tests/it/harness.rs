@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     path::PathBuf,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +19,8 @@ use larder::{
 use tempfile::TempDir;
 use tier_testkit::ManualClock;
 use tokio::{sync::oneshot, task::JoinHandle};
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// No test may hang: whatever waits does so within this.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -119,7 +122,7 @@ pub(crate) fn never()
 }
 
 /// Counts loads.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Loads(Arc<AtomicU64>);
 
 impl Loads {
@@ -164,22 +167,28 @@ impl Begun {
     }
 }
 
+/// A load that says when it has begun, and ends when it is told to.
+pub(crate) fn gated()
+-> (Gate, impl FnOnce(LoadContext) -> BoxFuture<Result<Loaded, OriginError>> + Send + 'static) {
+    let (began_in, began) = oneshot::channel();
+    let (end, end_in) = oneshot::channel();
+    let load = move |context| -> BoxFuture<_> {
+        Box::pin(async move {
+            assert!(began_in.send(context).is_ok(), "nobody waits for the load to begin");
+            end_in.await.unwrap_or_else(|_gone| Err(failure("the gate is gone")))
+        })
+    };
+    (Gate { began, end }, load)
+}
+
 /// A `get_or_load` under way in a task of its own, and the gate of its load.
 pub(crate) fn load_gated(
     cache: &Cache,
     key: &Key,
 ) -> (Gate, JoinHandle<Result<larder::Hit, larder::Error>>) {
-    let (began_in, began) = oneshot::channel();
-    let (end, end_in) = oneshot::channel();
+    let (gate, load) = gated();
     let (cache, key) = (cache.clone(), key.clone());
-    let task = tokio::spawn(async move {
-        let load = move |context| async move {
-            assert!(began_in.send(context).is_ok(), "nobody waits for the load to begin");
-            end_in.await.unwrap_or_else(|_gone| Err(failure("the gate is gone")))
-        };
-        cache.get_or_load(&key, load).await
-    });
-    (Gate { began, end }, task)
+    (gate, tokio::spawn(async move { cache.get_or_load(&key, load).await }))
 }
 
 /// Waits, by giving way, until `done`; for what happens in tasks behind a call.

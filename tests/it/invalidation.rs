@@ -464,10 +464,10 @@ async fn a_set_wins_over_a_barrier_that_a_process_whose_clock_is_ahead_had_set()
     let (bench, key) = (Bench::new(), key("census:a"));
     let ahead = Bench::new();
     ahead.advance(60_000);
-    let barrier = cache_core::Barrier {
-        selector: larder::Selector::Key(key.clone()),
-        stamp: Stamp::at(cache_core::Clock::now(&*ahead.clock)),
-    };
+    let barrier = cache_core::Barrier::forget(
+        larder::Selector::Key(key.clone()),
+        Stamp::at(cache_core::Clock::now(&*ahead.clock)),
+    );
     within(bench.sqlite().bar(&barrier)).await.unwrap();
     let cache = bench.sqlite_only();
     let outcome = within(cache.set(&key, "v", SetOptions::default())).await.unwrap();

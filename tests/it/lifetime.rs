@@ -293,7 +293,8 @@ async fn never_expires_never() {
     for key in [by_policy, by_call] {
         let hit = within(cache.get(&key)).await.unwrap().unwrap();
         assert_eq!(hit.entry().expires_at(), Timestamp::NEVER);
-        let below = within(bench.sqlite_only().get(&key)).await.unwrap().unwrap();
+        let below = bench.bare().tier(bench.sqlite()).policy("census", Policy::forever());
+        let below = within(below.build().unwrap().get(&key)).await.unwrap().unwrap();
         assert_eq!(below.entry().expires_at(), Timestamp::NEVER);
     }
     assert_eq!(within(cache.clear_expired()).await.unwrap().entries(), 0);
@@ -334,7 +335,7 @@ async fn a_load_that_bypasses_loads_each_time_and_stores_nothing() {
     set(&cache, &stored, 1_000).await;
     let bypass = ReadOptions::bypass();
     for key in [&stored, &missing, &stored, &missing] {
-        let hit = within(cache.get_or_load_with(key, bypass, bring("w"))).await.unwrap();
+        let hit = within(cache.get_or_load_with(key, bypass.clone(), bring("w"))).await.unwrap();
         assert_eq!((hit.value().as_ref(), hit.served_by()), (&b"w"[..], ServedBy::Origin));
     }
     assert_eq!(cache.stats().loads, 4);
@@ -366,10 +367,10 @@ async fn a_load_that_purges_removes_what_is_dead_and_stores_its_own() {
     bench.advance(100);
     let purge = ReadOptions::purge_expired();
     let load = |_| async { Err(crate::harness::failure("down")) };
-    assert!(within(cache.get_or_load_with(&key, purge, load)).await.is_err());
+    assert!(within(cache.get_or_load_with(&key, purge.clone(), load)).await.is_err());
     assert_eq!(held(&cache).await, [0, 0], "removed though the load failed");
-    within(cache.get_or_load_with(&key, purge, bring("w"))).await.unwrap();
-    let hit = within(cache.get_or_load_with(&key, purge, never())).await.unwrap();
+    within(cache.get_or_load_with(&key, purge.clone(), bring("w"))).await.unwrap();
+    let hit = within(cache.get_or_load_with(&key, purge.clone(), never())).await.unwrap();
     assert_eq!((hit.value().as_ref(), hit.served_by()), (&b"w"[..], MEMORY));
 }
 
@@ -380,8 +381,8 @@ async fn reads_that_purge_leave_what_is_fresh() {
     set(&cache, &key, 100).await;
     bench.advance(99);
     let purge = ReadOptions::purge_expired();
-    assert!(within(cache.get_with(&key, purge)).await.unwrap().is_some());
-    assert!(within(cache.get_or_load_with(&key, purge, never())).await.is_ok());
+    assert!(within(cache.get_with(&key, purge.clone())).await.unwrap().is_some());
+    assert!(within(cache.get_or_load_with(&key, purge.clone(), never())).await.is_ok());
     assert_eq!(held(&cache).await, [1, 1]);
 }
 
@@ -401,7 +402,7 @@ async fn a_miss_of_a_load_that_purges_asks_each_tier_once() {
     let (bench, key) = (Bench::new(), key("census:a"));
     let cache = bench.cache();
     let purge = ReadOptions::purge_expired();
-    within(cache.get_or_load_with(&key, purge, bring("v"))).await.unwrap();
+    within(cache.get_or_load_with(&key, purge.clone(), bring("v"))).await.unwrap();
     let stats = cache.stats();
     assert_eq!((stats.reads(), stats.misses, stats.loads), (1, 1, 1), "{stats:?}");
     let asked: Vec<_> = stats.tiers.iter().map(|tier| tier.found + tier.not_found).collect();

@@ -169,7 +169,7 @@ async fn a_get_or_load_that_would_remove_what_is_dead_counts_once() {
     let cache = bench.cache();
     let a = key("a:1");
     let options = ReadOptions::purge_expired();
-    within(cache.get_or_load_with(&a, options, bring("v"))).await.unwrap();
+    within(cache.get_or_load_with(&a, options.clone(), bring("v"))).await.unwrap();
     assert_eq!(reads(&cache), (0, 1), "one that loads");
     within(cache.get_or_load_with(&a, options, never())).await.unwrap();
     assert_eq!(reads(&cache), (1, 1), "one that finds");
@@ -215,7 +215,7 @@ async fn tiers_count_what_they_found_and_what_they_stored() {
 }
 
 #[tokio::test]
-async fn an_older_value_that_comes_later_counts_as_superseded() {
+async fn an_older_value_that_a_look_brings_later_is_not_promoted() {
     let bench = Bench::new();
     let (chaos, switches) = Chaos::new(&bench);
     let below: Arc<dyn larder::Tier> = Arc::new(chaos);
@@ -234,7 +234,7 @@ async fn an_older_value_that_comes_later_counts_as_superseded() {
     switches.release();
     assert_eq!(joined(asking).await.unwrap().unwrap().value(), "old", "it asked before");
     let (memory, chaos) = (tier(&cache, "memory"), tier(&cache, "chaos"));
-    assert_eq!((memory.stored, memory.superseded, memory.barred), (1, 1, 0));
+    assert_eq!((memory.stored, memory.superseded, memory.barred), (1, 0, 0));
     assert_eq!((chaos.stored, chaos.superseded, chaos.served), (1, 0, 1));
     assert_eq!(cache.stats().promotions, 0);
     assert_eq!(within(cache.get(&a)).await.unwrap().unwrap().value(), "new");
@@ -385,8 +385,9 @@ async fn sums_are_exact_when_all_kinds_of_reads_run_at_once() {
     let (memory, sqlite) = (tier(&cache, "memory"), tier(&cache, "sqlite"));
     let bypassed = TASKS * (0..ROUNDS).filter(|round| round % 7 == 3).count() as u64;
     assert_eq!(memory.found + memory.not_found, stats.reads() - bypassed, "memory is asked once");
-    assert_eq!(memory.found, memory.served);
-    let asked_below = memory.not_found - stats.joined;
+    // It may have it when a read that has waited looks again, which is not counted as asking.
+    let second_looks = memory.served - memory.found;
+    let asked_below = memory.not_found - stats.joined - second_looks;
     assert_eq!(sqlite.found + sqlite.not_found, asked_below, "SQLite is asked once a look");
     let fills = stats.loads - stats.not_stored;
     assert_eq!(sqlite.stored + sqlite.superseded + sqlite.barred, fills);

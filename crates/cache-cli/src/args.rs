@@ -26,6 +26,9 @@ pub(crate) struct Global {
     /// configuration directory
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Never call an origin: answer from what is stored, and say what is missing
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
     /// How to print results
     #[arg(short = 'F', long, global = true, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -69,7 +72,8 @@ pub(crate) enum Command {
 const GET_EXAMPLES: &str = "\
 Examples:
   larder get census_acs --market \"Boulder, CO\"
-  larder get census_acs --market 14500 --param year=2021 --format json";
+  larder get census_acs --market 14500 --param year=2021 --format json
+  larder get census_acs --market 14500 --refresh";
 
 const WARM_EXAMPLES: &str = "\
 Examples:
@@ -99,6 +103,15 @@ pub(crate) struct GetArgs {
     /// A value for the source's URL, NAME=VALUE
     #[arg(short, long = "param", value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) params: Vec<(String, String)>,
+    /// Load it now, whatever is stored, and store it
+    #[arg(long, conflicts_with = "cached_only")]
+    pub(crate) refresh: bool,
+    /// Never load: answer from what is stored, or fail
+    #[arg(long)]
+    pub(crate) cached_only: bool,
+    /// Answer with what is stale too, however stale, where there is nothing fresh
+    #[arg(long)]
+    pub(crate) allow_stale: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     args::{Format, Global},
-    context::{Context, shown},
+    context::{Context, layer, shown},
     exit::{Exit, Failure},
     output, table,
 };
@@ -53,7 +53,7 @@ pub(crate) fn show(global: &Global) -> Result<Exit, Failure> {
                     json!({
                         "setting": one.path,
                         "value": set,
-                        "from": one.from.to_string(),
+                        "from": layer(&one.from),
                     })
                 })
                 .collect();
@@ -69,7 +69,7 @@ pub(crate) fn show(global: &Global) -> Result<Exit, Failure> {
                         "null" => "–".to_owned(),
                         value => larder::Escaped(value).to_string(),
                     };
-                    vec![one.path.clone(), value, one.from.to_string()]
+                    vec![one.path.clone(), value, layer(&one.from)]
                 })
                 .collect();
             output::print(&table::render(&["SETTING", "VALUE", "FROM"], &rows))?;

@@ -7,7 +7,7 @@ use std::{
 
 use larder::{
     BuildError, Cache, Escaped,
-    config::{CacheConfig, Loaded},
+    config::{CacheConfig, Loaded, Provenance},
 };
 
 use crate::{args::Global, exit::Failure, output};
@@ -32,6 +32,7 @@ impl Context {
             Some(file) => loader.file(file),
             None => loader,
         };
+        let loader = if global.offline { loader.set("cache.offline", "true") } else { loader };
         Ok(Self { loaded: loader.load()?, file })
     }
 
@@ -54,7 +55,13 @@ impl Context {
         })
     }
 
-    /// Says on standard error what is accepted but has no effect.
+    /// The layer that a setting came from.
+    pub(crate) fn layer_of(&self, setting: &str) -> String {
+        let setting = self.loaded.settings.iter().find(|one| one.path == setting);
+        setting.map_or_else(String::new, |one| layer(&one.from))
+    }
+
+    /// Says on standard error what is accepted but should be known.
     pub(crate) fn warn(&self) {
         for warning in &self.loaded.warnings {
             output::remark(&format!("warning: {warning}\n"));
@@ -72,6 +79,14 @@ fn user_directory() -> Option<PathBuf> {
     let absolute = |path: &PathBuf| path.is_absolute();
     let xdg = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(absolute);
     xdg.or_else(|| env::home_dir().map(|home| home.join(".config")))
+}
+
+/// What this program sets in code was asked for by a flag.
+pub(crate) fn layer(from: &Provenance) -> String {
+    match from {
+        Provenance::Code => "command line".to_owned(),
+        from => from.to_string(),
+    }
 }
 
 /// The path as commands to copy show it.

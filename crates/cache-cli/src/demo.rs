@@ -38,6 +38,10 @@ const MARKETS: [u32; 10] = [14500, 19740, 22660, 24540, 17820, 12420, 42660, 142
 const API_RATE: u32 = 20;
 
 pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<Exit, Failure> {
+    if global.offline {
+        return Err(Failure::usage("the demo fetches from an API of its own on this machine")
+            .hint("leave `--offline` out"));
+    }
     let store = Store::open(&args.dir, args.fresh)?;
     let origin = start_origin(store.port()).await?;
     let config = store.config(origin.addr().port())?;

@@ -77,7 +77,14 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = if matches!(error, Error::NoOrigin { .. }) { Exit::Usage } else { Exit::Failed };
-        Self::new(exit, Chained(&error).to_string())
+        let failure = Self::new(exit, Chained(&error).to_string());
+        match error {
+            Error::Offline { .. } => {
+                failure.hint("fetch it first, without `--offline` and `cache.offline: true`")
+            }
+            Error::NotCached { .. } => failure.hint("without `--cached-only` it is loaded"),
+            _ => failure,
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cache_warmer::{Market, market_request};
-use larder::{Escaped, Hit, Key, ServedBy, Timestamp};
+use larder::{Chained, Escaped, Hit, Key, ReadOptions, ServedBy, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -21,6 +21,11 @@ use crate::{
 
 pub(crate) async fn run(global: &Global, args: &GetArgs) -> Result<Exit, Failure> {
     let context = Context::load(global)?;
+    if args.refresh && context.loaded.config.offline {
+        let layer = context.layer_of("cache.offline");
+        let message = format!("`--refresh` loads, and the cache is offline ({layer})");
+        return Err(Failure::usage(message).hint("leave out one of the two"));
+    }
     let market = markets::resolve(&args.market)?;
     let cache = context.cache()?;
     let extra: BTreeMap<_, _> = args.params.iter().cloned().collect();
@@ -31,7 +36,7 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Result<Exit, Failure
         return Err(Failure::usage(message).hint(format!("it has: {}", known.join(", "))));
     }
     let began = Instant::now();
-    let answer = cache.request(&request).await;
+    let answer = cache.request_with(&request, options(args)).await;
     let elapsed = began.elapsed();
     // First the answer, then the wait until it is stored.
     let printed = answer.map_err(Failure::from).and_then(|hit| {
@@ -47,23 +52,48 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Result<Exit, Failure
     }
     let hit = printed?;
     if !global.quiet {
-        let from = match hit.served_by() {
-            ServedBy::Origin => "the origin".to_owned(),
-            tier => format!("tier {tier}"),
-        };
-        output::remark(&format!(
-            "{} · {} · from {from} in {}\n",
-            Escaped(&args.source),
-            market.slug(),
-            table::latency(elapsed)
-        ));
+        output::remark(&remark(&args.source, market, &hit, elapsed));
     }
     Ok(Exit::Done)
 }
 
+fn options(args: &GetArgs) -> ReadOptions {
+    let options = match (args.refresh, args.cached_only) {
+        (true, _) => ReadOptions::refresh(),
+        (_, true) => ReadOptions::cached_only(),
+        _ => ReadOptions::default(),
+    };
+    if args.allow_stale { options.allow_stale() } else { options }
+}
+
+/// Where the answer is from, and how good it is.
+fn remark(source: &str, market: &Market, hit: &Hit, elapsed: Duration) -> String {
+    let from = match hit.served_by() {
+        ServedBy::Origin => "the origin".to_owned(),
+        tier => format!("tier {tier}"),
+    };
+    let mut parts = vec![
+        Escaped(source).to_string(),
+        market.slug().to_owned(),
+        format!("from {from} in {}", table::latency(elapsed)),
+    ];
+    if hit.is_absent() {
+        parts.push("the source has none".to_owned());
+    }
+    if hit.is_revalidated() {
+        parts.push("still the same".to_owned());
+    }
+    if let Some(reason) = hit.stale_reason() {
+        parts.push(format!("stale, {} old: {reason}", table::age(hit.age())));
+    }
+    let failure = hit.failure().map(|error| format!("warning: {}\n", Chained(error)));
+    format!("{}\n{}", parts.join(" · "), failure.unwrap_or_default())
+}
+
 /// Writes the value as it is, or made safe if a person is going to look at it.
 fn print_value(hit: &Hit) -> Result<(), Failure> {
-    if !io::stdout().is_terminal() {
+    // An answer that there is none has no value, and no line either.
+    if hit.is_absent() || !io::stdout().is_terminal() {
         return output::print_bytes(hit.value());
     }
     let text = String::from_utf8_lossy(hit.value());
@@ -80,10 +110,15 @@ struct Document<'a> {
     served_by: String,
     loaded_at: Option<String>,
     expires_at: Option<String>,
+    age_ms: u64,
+    stale: bool,
+    stale_reason: Option<String>,
+    absent: bool,
+    revalidated: bool,
     content_type: Option<&'a str>,
     etag: Option<&'a str>,
     size_bytes: usize,
-    value: Value<'a>,
+    value: Option<Value<'a>>,
 }
 
 /// JSON digit for digit as it is stored, or text.
@@ -106,12 +141,18 @@ fn print_document(key: &Key, source: &str, market: &Market, hit: &Hit) -> Result
         source,
         market: market.slug(),
         served_by: hit.served_by().to_string(),
-        loaded_at: rfc3339(entry.as_of().instant()),
+        loaded_at: rfc3339(entry.loaded_at()),
         expires_at: rfc3339(entry.expires_at()),
+        age_ms: u64::try_from(hit.age().as_millis()).unwrap_or(u64::MAX),
+        stale: hit.stale_reason().is_some(),
+        stale_reason: hit.stale_reason().map(|reason| reason.to_string()),
+        absent: hit.is_absent(),
+        revalidated: hit.is_revalidated(),
         content_type: entry.content_type(),
         etag: entry.etag(),
         size_bytes: text.len(),
-        value: serde_json::from_str(text).map_or(Value::Text(text), Value::Json),
+        value: (!hit.is_absent())
+            .then(|| serde_json::from_str(text).map_or(Value::Text(text), Value::Json)),
     })
 }
 

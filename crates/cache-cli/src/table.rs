@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets::NOTHING};
+use larder::config::format_duration;
 
 /// Lines up rows under headings; columns whose heading starts with `>` are set to the right.
 pub(crate) fn render(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -34,6 +35,18 @@ pub(crate) fn latency(span: Duration) -> String {
         n => (n / 1e9, "s"),
     };
     format!("{value:.*} {unit}", decimals(value))
+}
+
+/// An age in its two largest units: `3d 4h`, `5m 30s`, `12s`, `250ms`.
+pub(crate) fn age(span: Duration) -> String {
+    let step = match span.as_secs() {
+        86_400.. => Duration::from_hours(1),
+        3_600.. => Duration::from_mins(1),
+        1.. => Duration::from_secs(1),
+        0 => Duration::from_millis(1),
+    };
+    let nanos = span.as_nanos();
+    format_duration(span.saturating_sub(Duration::from_nanos_u128(nanos % step.as_nanos())))
 }
 
 /// A number of bytes with three figures at most: `512 B`, `9.10 KiB`, `412 MiB`.
@@ -91,6 +104,21 @@ mod tests {
         ];
         for (nanos, expected) in cases {
             assert_eq!(latency(Duration::from_nanos(nanos)), expected);
+        }
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        let cases = [
+            (0, "0s"),
+            (250, "250ms"),
+            (12_999, "12s"),
+            (330_000, "5m 30s"),
+            (7_200_000 + 59_000, "2h"),
+            (3 * 86_400_000 + 4 * 3_600_000 + 59 * 60_000, "3d 4h"),
+        ];
+        for (millis, expected) in cases {
+            assert_eq!(age(Duration::from_millis(millis)), expected);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -61,7 +61,7 @@ pub enum Freshness {
 
 /// Value bytes and their metadata; immutable, cloned by counting references.
 ///
-/// Times are absolute, so a copy in another tier never outlives the original.
+/// It belongs to the one key it was made for. Times are absolute, so a copy in another tier never outlives the original.
 /// Invariant: `expires_at <= stale_until`.
 #[derive(Clone)]
 pub struct Entry(Arc<Inner>);
@@ -69,8 +69,12 @@ pub struct Entry(Arc<Inner>);
 struct Inner {
     value: Bytes,
     as_of: Stamp,
+    loaded_at: Timestamp,
     expires_at: Timestamp,
     stale_until: Timestamp,
+    expired: bool,
+    absent: bool,
+    own_lifetime: bool,
     version: Option<Box<str>>,
     etag: Option<Box<str>>,
     source_last_modified: Option<Box<str>>,
@@ -79,8 +83,11 @@ struct Inner {
     decoded: OnceLock<Decoded>,
     /// Epoch of the barrier set that last let this entry pass; see `BarrierSet`.
     passed: AtomicU64,
+    /// See [`Entry::refresh_at`].
+    refresh_at: AtomicI64,
 }
 
+#[derive(Clone)]
 struct Decoded {
     object: Arc<dyn Any + Send + Sync>,
     type_name: &'static str,
@@ -93,8 +100,12 @@ impl Entry {
             inner: Inner {
                 value: value.into(),
                 as_of,
+                loaded_at: as_of.instant(),
                 expires_at: Timestamp::NEVER,
                 stale_until: Timestamp::NEVER,
+                expired: false,
+                absent: false,
+                own_lifetime: false,
                 version: None,
                 etag: None,
                 source_last_modified: None,
@@ -102,8 +113,41 @@ impl Entry {
                 tags: Box::default(),
                 decoded: OnceLock::new(),
                 passed: AtomicU64::new(0),
+                refresh_at: AtomicI64::new(i64::MAX),
             },
         }
+    }
+
+    /// Starts a copy of this entry.
+    pub fn to_builder(&self) -> EntryBuilder {
+        let inner = &*self.0;
+        EntryBuilder {
+            inner: Inner {
+                value: inner.value.clone(),
+                as_of: inner.as_of,
+                loaded_at: inner.loaded_at,
+                expires_at: inner.expires_at,
+                stale_until: inner.stale_until,
+                expired: inner.expired,
+                absent: inner.absent,
+                own_lifetime: inner.own_lifetime,
+                version: inner.version.clone(),
+                etag: inner.etag.clone(),
+                source_last_modified: inner.source_last_modified.clone(),
+                content_type: inner.content_type.clone(),
+                tags: inner.tags.clone(),
+                decoded: inner.decoded.clone(),
+                passed: AtomicU64::new(0),
+                refresh_at: AtomicI64::new(i64::MAX),
+            },
+        }
+    }
+
+    /// The same entry, never fresh again: what an [`Expire`](crate::Effect::Expire) barrier makes of
+    /// it. Its limits stay as they are.
+    #[must_use]
+    pub fn to_expired(&self) -> Self {
+        if self.0.expired { self.clone() } else { self.to_builder().expired(true).build() }
     }
 
     /// The value; cloning it copies no bytes.
@@ -116,6 +160,11 @@ impl Entry {
         self.0.as_of
     }
 
+    /// When the load ended, as the clock of its process saw it: lifetimes and ages count from here.
+    pub fn loaded_at(&self) -> Timestamp {
+        self.0.loaded_at
+    }
+
     /// From when on the value is no longer fresh.
     pub fn expires_at(&self) -> Timestamp {
         self.0.expires_at
@@ -124,6 +173,44 @@ impl Entry {
     /// From when on the value is never served.
     pub fn stale_until(&self) -> Timestamp {
         self.0.stale_until
+    }
+
+    /// Whether it was made stale before its time.
+    pub fn is_expired(&self) -> bool {
+        self.0.expired
+    }
+
+    /// Whether it says that the origin has no answer; its value is empty.
+    pub fn is_absent(&self) -> bool {
+        self.0.absent
+    }
+
+    /// Whether whoever loaded or set it decided on its lifetime, rather than the source's policy.
+    pub fn has_own_lifetime(&self) -> bool {
+        self.0.own_lifetime
+    }
+
+    /// From when on a hit should start a refresh behind it; never unless it was noted. It belongs
+    /// to this process and is not stored.
+    pub fn refresh_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.refresh_at.load(Ordering::Relaxed))
+    }
+
+    /// Notes from when on a hit should start a refresh.
+    pub fn note_refresh_at(&self, instant: Timestamp) {
+        self.0.refresh_at.store(instant.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Puts a refresh that is due off until `next`; true for one of those who try at a time, who
+    /// is to do it.
+    pub fn claim_refresh(&self, now: Timestamp, next: Timestamp) -> bool {
+        let due = self.0.refresh_at.load(Ordering::Relaxed);
+        now.as_millis() >= due
+            && self
+                .0
+                .refresh_at
+                .compare_exchange(due, next.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Version of the source the value was made from.
@@ -153,7 +240,7 @@ impl Entry {
 
     /// The one place that compares times.
     pub fn freshness(&self, now: Timestamp) -> Freshness {
-        if now < self.0.expires_at {
+        if now < self.0.expires_at && !self.0.expired {
             Freshness::Fresh
         } else if now < self.0.stale_until {
             Freshness::Stale
@@ -215,6 +302,10 @@ impl PartialEq for Entry {
         let (a, b) = (&*self.0, &*other.0);
         a.value == b.value
             && a.as_of == b.as_of
+            && a.loaded_at == b.loaded_at
+            && a.expired == b.expired
+            && a.absent == b.absent
+            && a.own_lifetime == b.own_lifetime
             && a.expires_at == b.expires_at
             && a.stale_until == b.stale_until
             && a.version == b.version
@@ -235,6 +326,8 @@ impl fmt::Debug for Entry {
             .field("as_of", &self.0.as_of)
             .field("expires_at", &self.0.expires_at)
             .field("stale_until", &self.0.stale_until)
+            .field("expired", &self.0.expired)
+            .field("absent", &self.0.absent)
             .field("version", &self.0.version)
             .field("tags", &self.0.tags)
             .finish_non_exhaustive()
@@ -259,6 +352,30 @@ impl EntryBuilder {
     /// Usable as a fallback until this instant; earlier than `expires_at` means `expires_at`.
     pub fn stale_until(mut self, instant: Timestamp) -> Self {
         self.inner.stale_until = instant.max(self.inner.expires_at);
+        self
+    }
+
+    /// When the load ended. Default: the instant of its stamp.
+    pub fn loaded_at(mut self, instant: Timestamp) -> Self {
+        self.inner.loaded_at = instant;
+        self
+    }
+
+    /// Whether it is stale before its time. Default: no.
+    pub fn expired(mut self, expired: bool) -> Self {
+        self.inner.expired = expired;
+        self
+    }
+
+    /// Whether it says that the origin has no answer; its value should be empty. Default: no.
+    pub fn absent(mut self, absent: bool) -> Self {
+        self.inner.absent = absent;
+        self
+    }
+
+    /// Whether its lifetime is its own and not its policy's. Default: no.
+    pub fn own_lifetime(mut self, own: bool) -> Self {
+        self.inner.own_lifetime = own;
         self
     }
 

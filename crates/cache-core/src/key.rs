@@ -54,6 +54,19 @@ impl Key {
         self.text.get(..self.source_len as usize).unwrap_or(&self.text)
     }
 
+    /// Whether its first segments are those of `prefix`, whole segments only: `census:acs` is below
+    /// `census`, `census_acs` is not.
+    pub fn is_below(&self, prefix: &str) -> bool {
+        let rest = self.text.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    }
+
+    /// Every prefix of whole segments, from the source to the whole text.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let ends = self.text.match_indices(':').map(|(at, _)| at);
+        ends.chain([self.text.len()]).filter_map(|end| self.text.get(..end))
+    }
+
     /// Whether tiers store values under this key: not empty, no control characters, at most
     /// [`MAX_KEY_BYTES`] bytes. Values of other keys are loaded and returned, never stored.
     pub fn is_storable(&self) -> bool {

@@ -20,7 +20,7 @@ mod request;
 mod stamp;
 mod tier;
 
-pub use barrier::{Barrier, BarrierSet, Selector};
+pub use barrier::{Barrier, BarrierSet, Effect, Selector, Verdict};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError, CodecId};
 pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
@@ -28,7 +28,7 @@ pub use error::{BoxError, Chained, Error, ErrorKind, Op, Result};
 pub use escape::Escaped;
 pub use key::{Key, MAX_KEY_BYTES};
 pub use key_builder::{Geography, KeyBuilder};
-pub use origin::{Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
+pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
 pub use request::Request;
 pub use stamp::{Stamp, StampClock};
 pub use tier::{

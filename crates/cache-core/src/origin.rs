@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{BoxError, Escaped, Request, Tag};
+use crate::{BoxError, Entry, Escaped, Request, Tag};
 
 /// How long a value stays fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,47 +22,155 @@ pub enum Ttl {
 pub struct Load {
     /// The question.
     pub request: Request,
+    /// What is stored and no longer fresh, or to be refreshed: its validators (`etag`,
+    /// `source_last_modified`, `version`) allow a conditional request, which may be answered by
+    /// [`Loaded::not_modified`].
+    pub stored: Option<Entry>,
 }
 
 impl Load {
-    /// A load that answers `request`.
+    /// A load that answers `request`, when nothing is stored.
     pub fn new(request: Request) -> Self {
-        Self { request }
+        Self { request, stored: None }
+    }
+
+    /// Says what is stored.
+    #[must_use]
+    pub fn with_stored(mut self, stored: Option<Entry>) -> Self {
+        self.stored = stored;
+        self
     }
 }
 
-/// An origin's answer.
+/// What an origin answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The value.
+    Value(Bytes),
+    /// There is nothing, and that is the answer.
+    Absent,
+    /// What is stored still holds.
+    NotModified,
+}
+
+/// An origin's answer, and how it differs from what the source's policy says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The value.
-    pub value: Bytes,
+    /// The answer.
+    pub answer: Answer,
     /// Media type of the value.
     pub content_type: Option<String>,
     /// Entity tag.
     pub etag: Option<String>,
     /// When the origin says the data last changed.
     pub source_last_modified: Option<String>,
-    /// Version of the source's data.
+    /// Version of the source's data: entries of the source with another one are stale from now on.
     pub version: Option<String>,
     /// Tags beside those of the request.
     pub tags: Vec<Tag>,
     /// How long this answer stays fresh; `None` leaves it to the source's policy.
     pub ttl: Option<Ttl>,
+    /// How long it may be served after that; `None` leaves it to the source's policy.
+    pub stale_for: Option<Duration>,
+    /// Whether it is stored. Default: yes.
+    pub store: bool,
 }
 
 impl Loaded {
     /// An answer that is only a value.
     pub fn new(value: impl Into<Bytes>) -> Self {
+        Self::answer(Answer::Value(value.into()))
+    }
+
+    /// There is nothing: stored, where the source's policy has a `negative_ttl` or one is given
+    /// here, and then a hit that says so.
+    pub fn absent() -> Self {
+        Self::answer(Answer::Absent)
+    }
+
+    /// What is stored still holds: it is stored anew, with its value and validators unless others
+    /// are given here.
+    pub fn not_modified() -> Self {
+        Self::answer(Answer::NotModified)
+    }
+
+    fn answer(answer: Answer) -> Self {
         Self {
-            value: value.into(),
+            answer,
             content_type: None,
             etag: None,
             source_last_modified: None,
             version: None,
             tags: Vec::new(),
             ttl: None,
+            stale_for: None,
+            store: true,
         }
+    }
+
+    /// The value, if there is one.
+    pub fn value(&self) -> Option<&Bytes> {
+        match &self.answer {
+            Answer::Value(value) => Some(value),
+            Answer::Absent | Answer::NotModified => None,
+        }
+    }
+
+    /// Fresh for `ttl`, whatever the policy says; zero is not stored.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(Ttl::For(ttl));
+        self
+    }
+
+    /// Usable for so long after it is no longer fresh, as far as the policy has use for it.
+    #[must_use]
+    pub fn stale_for(mut self, extra: Duration) -> Self {
+        self.stale_for = Some(extra);
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: Tag) -> Self {
+        self.tags.push(tag);
+        self
+    }
+
+    /// Says which version of the source it was made from.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Gives its entity tag.
+    #[must_use]
+    pub fn etag(mut self, etag: impl Into<String>) -> Self {
+        self.etag = Some(etag.into());
+        self
+    }
+
+    /// Gives its media type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Says when the origin last changed the data.
+    #[must_use]
+    pub fn source_last_modified(mut self, instant: impl Into<String>) -> Self {
+        self.source_last_modified = Some(instant.into());
+        self
+    }
+
+    /// Returned to those who wait, not stored.
+    #[must_use]
+    pub fn do_not_store(mut self) -> Self {
+        self.store = false;
+        self
     }
 }
 
@@ -86,6 +194,8 @@ pub enum OriginErrorKind {
     TooLarge,
     /// The request cannot be made as asked, for example because a parameter is missing.
     Request,
+    /// The loader gave up, and says so: what is stale may be served instead.
+    GaveUp,
     /// Anything else.
     Other,
 }
@@ -150,7 +260,8 @@ impl OriginError {
 pub trait Origin: fmt::Debug + Send + Sync + 'static {
     /// Answers the request of `load`.
     ///
-    /// Called at most once at a time per key and process. The future runs in a task of its own: it
+    /// Called once at a time per key and process, unless an invalidation or a time limit has
+    /// overtaken the call before, or the caller bypasses the cache. The future runs in a task of its own: it
     /// is not dropped when callers go away.
     async fn load(&self, load: Load) -> Result<Loaded, OriginError>;
 

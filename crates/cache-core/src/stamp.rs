@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -81,6 +81,21 @@ impl StampClock {
         Self { clock, last: AtomicU64::new(0) }
     }
 
+    /// The stamp clock that follows `clock`, the same for all of this process that do: two of them
+    /// would issue the same stamp twice.
+    pub fn following(clock: &Arc<dyn Clock>) -> Arc<Self> {
+        static ALL: Mutex<Vec<Weak<StampClock>>> = Mutex::new(Vec::new());
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.strong_count() > 0);
+        let same = |one: &Arc<Self>| Arc::ptr_eq(&one.clock, clock);
+        if let Some(found) = all.iter().filter_map(Weak::upgrade).find(same) {
+            return found;
+        }
+        let new = Arc::new(Self::new(Arc::clone(clock)));
+        all.push(Arc::downgrade(&new));
+        new
+    }
+
     /// Issues a stamp greater than every stamp issued or observed before.
     pub fn issue(&self) -> Stamp {
         let wall = Stamp::at(self.clock.now()).0;
@@ -105,7 +120,7 @@ impl StampClock {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, thread};
+    use std::thread;
 
     use super::*;
 
@@ -147,6 +162,15 @@ mod tests {
             clock.observe(Stamp::from_packed(damaged));
         }
         assert_eq!(clock.issue().instant().as_millis(), 5);
+    }
+
+    #[test]
+    fn those_who_follow_one_clock_share_its_stamps() {
+        let clock: Arc<dyn Clock> = Arc::new(Fixed(Mutex::new(7)));
+        let (one, other) = (StampClock::following(&clock), StampClock::following(&clock));
+        assert!(one.issue() < other.issue());
+        let another: Arc<dyn Clock> = Arc::new(Fixed(Mutex::new(7)));
+        assert!(!Arc::ptr_eq(&one, &StampClock::following(&another)));
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl PutOutcome {
     pub fn is_stored(&self) -> bool {
         matches!(self, Self::Stored)
     }
+
+    /// Whether the tier knows something later than the entry.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Superseded | Self::Barred)
+    }
 }
 
 /// One storage level.
@@ -54,9 +59,10 @@ impl PutOutcome {
 /// 1. `get` after a `put` that said [`PutOutcome::Stored`] returns that entry, value and metadata
 ///    unchanged, until it is replaced, removed, barred, evicted or dead.
 /// 2. `get` never returns an entry that is dead, nor one that a barrier given to [`Tier::bar`]
-///    covers; a stale entry is returned.
+///    forbids, in whatever order entry and barrier arrive; a stale entry is returned. One that a
+///    barrier expires is returned as [`Entry::to_expired`] makes it.
 /// 3. Of several puts for one key the one with the latest `as_of` stays, in whatever order they
-///    arrive; an equal one changes nothing.
+///    arrive; an equal one changes nothing while the one that is there is not dead.
 /// 4. A miss is `Ok(None)`. An error means that the tier could not tell.
 /// 5. Damaged stored data is a miss, never an error, never a wrong value.
 /// 6. Dropping a future leaves each entry either wholly written or untouched.
@@ -72,13 +78,15 @@ pub trait Tier: fmt::Debug + Send + Sync + 'static {
     /// The entry stored under `key`, fresh or stale.
     async fn get(&self, key: &Key) -> Result<Option<Entry>>;
 
-    /// Stores `entry` unless a later one, or a barrier, is there.
+    /// Stores `entry` unless a later one, or a barrier, is there. An entry belongs to one key: to
+    /// store its value under another one, build another entry.
     async fn put(&self, key: &Key, entry: &Entry) -> Result<PutOutcome>;
 
     /// Removes what is stored under `key`; whether there was something.
     async fn remove(&self, key: &Key) -> Result<bool>;
 
-    /// Remembers the barrier, then removes what it covers; how many entries went.
+    /// Remembers the barrier, then removes or expires what it covers; how many entries went, or
+    /// were made stale by it.
     async fn bar(&self, barrier: &Barrier) -> Result<u64>;
 
     /// [`Tier::get`] for several keys; results in the order of `keys`.
@@ -92,6 +100,12 @@ pub trait Tier: fmt::Debug + Send + Sync + 'static {
 
     /// Makes durable what has been accepted and releases what is held. Later calls may fail.
     async fn close(&self) -> Result<()>;
+
+    /// Damaged values found, and given up, since the tier was made; none where nothing is stored
+    /// that can be damaged.
+    fn corrupt(&self) -> u64 {
+        0
+    }
 
     /// The synchronous side of a tier that never waits for anything.
     fn as_sync(&self) -> Option<&dyn SyncTier> {
@@ -133,8 +147,8 @@ pub trait Stamped: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Of this source.
-    pub source: Option<String>,
+    /// Whose key has these first segments, whole segments only; a source is one segment.
+    pub prefix: Option<String>,
     /// With this tag.
     pub tag: Option<Tag>,
 }
@@ -147,12 +161,22 @@ impl Filter {
 
     /// Entries of `source`.
     pub fn source(source: impl Into<String>) -> Self {
-        Self { source: Some(source.into()), tag: None }
+        Self::prefix(source)
+    }
+
+    /// Entries whose key is `prefix`, or has its segments as its first; one `:` at its end means
+    /// the same.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        let mut prefix = prefix.into();
+        if prefix.ends_with(':') {
+            prefix.pop();
+        }
+        Self { prefix: Some(prefix), tag: None }
     }
 
     /// Entries with `tag`.
     pub fn tag(tag: Tag) -> Self {
-        Self { source: None, tag: Some(tag) }
+        Self { prefix: None, tag: Some(tag) }
     }
 
     /// Narrows to entries with `tag`.
@@ -164,18 +188,24 @@ impl Filter {
 
     /// Whether an entry matches.
     pub fn matches(&self, key: &Key, tags: &[Tag]) -> bool {
-        self.source.as_deref().is_none_or(|source| source == key.source())
+        self.prefix.as_deref().is_none_or(|prefix| key.is_below(prefix))
             && self.tag.as_ref().is_none_or(|tag| tags.contains(tag))
     }
 
     /// What an invalidation of the matching entries covers.
     pub fn selector(&self) -> Selector {
-        match (&self.source, &self.tag) {
+        match (&self.prefix, &self.tag) {
             (None, None) => Selector::All,
-            (Some(source), None) => Selector::Source(source.as_str().into()),
+            (Some(prefix), None) => Selector::Prefix(prefix.as_str().into()),
             (None, Some(tag)) => Selector::Tag(tag.clone()),
-            (Some(source), Some(tag)) => Selector::SourceTag(source.as_str().into(), tag.clone()),
+            (Some(prefix), Some(tag)) => Selector::PrefixTag(prefix.as_str().into(), tag.clone()),
         }
+    }
+}
+
+impl From<&Filter> for Selector {
+    fn from(filter: &Filter) -> Self {
+        filter.selector()
     }
 }
 
@@ -192,6 +222,8 @@ pub struct Summary {
     pub expires_at: Timestamp,
     /// From when on it is never served.
     pub stale_until: Timestamp,
+    /// Whether it was made stale before its time.
+    pub expired: bool,
     /// Its tags.
     pub tags: Vec<Tag>,
 }

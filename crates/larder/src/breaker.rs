@@ -10,11 +10,10 @@ use std::{
 
 use cache_core::Timestamp;
 
-/// Failures in a row that open it.
-const FAILURES: u32 = 5;
-/// How long it stays open at first; doubled after each failed probe.
-const COOLDOWN: Duration = Duration::from_secs(5);
-const MAX_COOLDOWN: Duration = Duration::from_mins(1);
+use crate::BreakerOptions;
+
+/// Operations within a window below which their share of failures says nothing.
+const SAMPLE: u32 = 20;
 
 /// Leave to do an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +39,7 @@ pub(crate) enum Change {
 
 #[derive(Debug)]
 pub(crate) struct Breaker {
+    options: BreakerOptions,
     /// Whether nothing has failed lately; lets the usual case pass without the lock.
     calm: AtomicBool,
     state: Mutex<State>,
@@ -48,7 +48,9 @@ pub(crate) struct Breaker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed {
+        /// In a row.
         failures: u32,
+        window: Window,
     },
     Open {
         until: Timestamp,
@@ -57,12 +59,31 @@ enum State {
     /// One probe is under way.
     HalfOpen {
         cooldown: Duration,
+        since: Timestamp,
     },
 }
 
+/// What happened since the first failure of a while.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    began: Timestamp,
+    operations: u32,
+    failures: u32,
+}
+
+impl Window {
+    const fn new(began: Timestamp) -> Self {
+        Self { began, operations: 0, failures: 0 }
+    }
+}
+
+impl State {
+    const CALM: Self = Self::Closed { failures: 0, window: Window::new(Timestamp::from_millis(0)) };
+}
+
 impl Breaker {
-    pub(crate) fn new() -> Self {
-        Self { calm: AtomicBool::new(true), state: Mutex::new(State::Closed { failures: 0 }) }
+    pub(crate) fn new(options: BreakerOptions) -> Self {
+        Self { options, calm: AtomicBool::new(true), state: Mutex::new(State::CALM) }
     }
 
     /// Whether nothing keeps operations from going through.
@@ -83,38 +104,64 @@ impl Breaker {
         match *state {
             State::Closed { .. } => Some(Ticket::Normal),
             State::Open { until, cooldown } if now >= until => {
-                *state = State::HalfOpen { cooldown };
+                *state = State::HalfOpen { cooldown, since: now };
+                Some(Ticket::Probe)
+            }
+            // Its caller may never poll it again.
+            State::HalfOpen { cooldown, since }
+                if now.saturating_since(since) >= self.options.max_cooldown =>
+            {
+                *state = State::HalfOpen { cooldown, since: now };
                 Some(Ticket::Probe)
             }
             State::Open { .. } | State::HalfOpen { .. } => None,
         }
     }
 
-    pub(crate) fn succeeded(&self, ticket: Ticket) -> Change {
+    pub(crate) fn succeeded(&self, ticket: Ticket, now: Timestamp) -> Change {
         if self.calm.load(Ordering::Acquire) {
             return Change::None;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = match (*state, ticket) {
-            (State::Closed { .. }, _) => Change::None,
+        let change = match (&mut *state, ticket) {
+            (State::Closed { failures, window }, _) => {
+                *failures = 0;
+                window.operations += 1;
+                // Calm again only when nothing of the window counts any more.
+                if now.saturating_since(window.began) < self.options.window {
+                    return Change::None;
+                }
+                Change::None
+            }
             (State::HalfOpen { .. }, Ticket::Probe) => Change::Closed,
             (State::Open { .. } | State::HalfOpen { .. }, _) => return Change::Ignored,
         };
-        *state = State::Closed { failures: 0 };
+        *state = State::CALM;
         self.calm.store(true, Ordering::Release);
         change
     }
 
     pub(crate) fn failed(&self, ticket: Ticket, now: Timestamp) -> Change {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.calm.store(false, Ordering::Release);
-        let cooldown = match (*state, ticket) {
-            (State::Closed { failures }, _) if failures + 1 < FAILURES => {
-                *state = State::Closed { failures: failures + 1 };
-                return Change::None;
+        let calm = self.calm.swap(false, Ordering::AcqRel);
+        let cooldown = match (&mut *state, ticket) {
+            (State::Closed { failures, window }, _) => {
+                if calm || now.saturating_since(window.began) >= self.options.window {
+                    *window = Window::new(now);
+                }
+                *failures += 1;
+                window.operations += 1;
+                window.failures += 1;
+                let share = f64::from(window.failures) / f64::from(window.operations);
+                let often = window.operations >= SAMPLE && share >= self.options.error_share;
+                if *failures < self.options.failures && !often {
+                    return Change::None;
+                }
+                self.options.cooldown
             }
-            (State::Closed { .. }, _) => COOLDOWN,
-            (State::HalfOpen { cooldown }, Ticket::Probe) => (cooldown * 2).min(MAX_COOLDOWN),
+            (State::HalfOpen { cooldown, .. }, Ticket::Probe) => {
+                cooldown.saturating_mul(2).min(self.options.max_cooldown)
+            }
             (State::Open { .. } | State::HalfOpen { .. }, _) => return Change::Ignored,
         };
         *state = State::Open { until: now.saturating_add(cooldown), cooldown };
@@ -127,7 +174,7 @@ impl Breaker {
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::HalfOpen { cooldown } = *state {
+        if let State::HalfOpen { cooldown, .. } = *state {
             *state = State::Open { until: now, cooldown };
         }
     }
@@ -137,12 +184,15 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const FAILURES: u32 = 5;
+    const COOLDOWN: Duration = Duration::from_secs(5);
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(seconds * 1_000)
     }
 
     fn open() -> Breaker {
-        let breaker = Breaker::new();
+        let breaker = Breaker::new(BreakerOptions::default());
         for _ in 1..FAILURES {
             assert_eq!(breaker.failed(Ticket::Normal, at(0)), Change::None);
             assert_eq!(breaker.admit(at(0)), Some(Ticket::Normal));
@@ -157,16 +207,18 @@ mod tests {
         assert_eq!(breaker.admit(at(4)), None);
         assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
         assert_eq!(breaker.admit(at(5)), None, "one at a time");
-        assert_eq!(breaker.succeeded(Ticket::Probe), Change::Closed);
+        assert_eq!(breaker.succeeded(Ticket::Probe, at(5)), Change::Closed);
         assert_eq!(breaker.admit(at(5)), Some(Ticket::Normal));
     }
 
     #[test]
     fn a_success_between_failures_starts_the_count_anew() {
-        let breaker = Breaker::new();
-        for _ in 0..3 * FAILURES {
-            assert_eq!(breaker.failed(Ticket::Normal, at(0)), Change::None);
-            assert_eq!(breaker.succeeded(Ticket::Normal), Change::None);
+        let breaker = Breaker::new(BreakerOptions::default());
+        for n in 0..3 {
+            for _ in 1..FAILURES {
+                assert_eq!(breaker.failed(Ticket::Normal, at(10 * n)), Change::None);
+            }
+            assert_eq!(breaker.succeeded(Ticket::Normal, at(10 * n)), Change::None);
         }
     }
 
@@ -194,13 +246,44 @@ mod tests {
     #[test]
     fn what_began_before_it_opened_decides_nothing() {
         let breaker = open();
-        assert_eq!(breaker.succeeded(Ticket::Normal), Change::Ignored);
+        assert_eq!(breaker.succeeded(Ticket::Normal, at(0)), Change::Ignored);
         assert_eq!(breaker.admit(at(1)), None);
         assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
         assert_eq!(breaker.failed(Ticket::Normal, at(5)), Change::Ignored);
-        assert_eq!(breaker.succeeded(Ticket::Normal), Change::Ignored);
+        assert_eq!(breaker.succeeded(Ticket::Normal, at(0)), Change::Ignored);
         breaker.undecided(Ticket::Normal, at(5));
         assert_eq!(breaker.admit(at(5)), None, "the probe is still under way");
-        assert_eq!(breaker.succeeded(Ticket::Probe), Change::Closed);
+        assert_eq!(breaker.succeeded(Ticket::Probe, at(5)), Change::Closed);
+    }
+
+    #[test]
+    fn a_probe_that_never_ends_makes_way_for_another() {
+        let breaker = open();
+        assert_eq!(breaker.admit(at(5)), Some(Ticket::Probe));
+        assert_eq!(breaker.admit(at(64)), None);
+        assert_eq!(breaker.admit(at(65)), Some(Ticket::Probe));
+        assert_eq!(breaker.admit(at(65)), None);
+        assert_eq!(breaker.succeeded(Ticket::Probe, at(65)), Change::Closed);
+    }
+
+    #[test]
+    fn opens_at_a_share_of_failures_within_the_window() {
+        let breaker = Breaker::new(BreakerOptions::default());
+        // Every second operation fails: never five in a row.
+        for n in 0..9 {
+            assert_eq!(breaker.failed(Ticket::Normal, at(n / 2)), Change::None);
+            assert_eq!(breaker.succeeded(Ticket::Normal, at(n / 2)), Change::None);
+        }
+        assert_eq!(breaker.failed(Ticket::Normal, at(5)), Change::None, "19 operations");
+        assert_eq!(breaker.failed(Ticket::Normal, at(5)), Change::Opened(COOLDOWN));
+    }
+
+    #[test]
+    fn failures_of_another_window_do_not_count() {
+        let breaker = Breaker::new(BreakerOptions::default());
+        for n in 0..100 {
+            assert_eq!(breaker.failed(Ticket::Normal, at(n)), Change::None);
+            assert_eq!(breaker.succeeded(Ticket::Normal, at(n)), Change::None);
+        }
     }
 }

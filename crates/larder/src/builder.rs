@@ -2,25 +2,29 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
 use cache_core::{Clock, Origin, SystemClock, Tier};
-use tokio_util::task::TaskTracker;
 
 use crate::{
-    Cache, Policy, chain::Chain, flight::Flights, guard::Guard, inner::Inner, policy::Policies,
+    Cache, Policy, TierOptions, chain::Chain, flight::Flights, guard::Guard, inner::Inner,
+    loading::Loading, pauses::Throttle, policy::Policies, tasks::Tasks,
 };
+
+/// The machine's clock: one for all chains of the process, so that their stamps differ.
+static MACHINE: LazyLock<Arc<dyn Clock>> = LazyLock::new(|| Arc::new(SystemClock::new()));
 
 /// Builds a [`Cache`].
 #[derive(Debug)]
 #[must_use]
 pub struct CacheBuilder {
-    tiers: Vec<Arc<dyn Tier>>,
+    tiers: Vec<(Arc<dyn Tier>, TierOptions)>,
     clock: Arc<dyn Clock>,
     policies: Policies,
     origins: HashMap<String, Arc<dyn Origin>>,
     strict: bool,
+    offline: bool,
     log_hits: bool,
 }
 
@@ -28,6 +32,22 @@ pub struct CacheBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
+    /// A policy makes no sense.
+    #[error("the policy of {of} makes no sense: {problem}")]
+    Policy {
+        /// Whose it is.
+        of: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tier's options make no sense.
+    #[error("the options of tier `{tier}` make no sense: {problem}")]
+    TierOptions {
+        /// Its name.
+        tier: &'static str,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// Two tiers have one name.
     #[error("two tiers are named `{0}`; names must differ")]
     DuplicateTier(&'static str),
@@ -66,10 +86,11 @@ impl Default for CacheBuilder {
     fn default() -> Self {
         Self {
             tiers: Vec::new(),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::clone(&MACHINE),
             policies: Policies::default(),
             origins: HashMap::new(),
             strict: false,
+            offline: false,
             log_hits: false,
         }
     }
@@ -82,8 +103,18 @@ impl CacheBuilder {
     }
 
     /// The same for a tier that others hold too.
-    pub fn shared_tier(mut self, tier: Arc<dyn Tier>) -> Self {
-        self.tiers.push(tier);
+    pub fn shared_tier(self, tier: Arc<dyn Tier>) -> Self {
+        self.shared_tier_with(tier, TierOptions::default())
+    }
+
+    /// Adds a tier below those added before, to be treated in another way.
+    pub fn tier_with(self, tier: impl Tier, options: TierOptions) -> Self {
+        self.shared_tier_with(Arc::new(tier), options)
+    }
+
+    /// The same for a tier that others hold too.
+    pub fn shared_tier_with(mut self, tier: Arc<dyn Tier>, options: TierOptions) -> Self {
+        self.tiers.push((tier, options));
         self
     }
 
@@ -100,13 +131,13 @@ impl CacheBuilder {
 
     /// What holds for `source`. Default: the default policy.
     pub fn policy(mut self, source: impl Into<String>, policy: Policy) -> Self {
-        self.policies.sources.insert(source.into(), policy);
+        self.policies.sources.insert(source.into(), Arc::new(policy));
         self
     }
 
     /// What holds for sources without a policy of their own. Default: fresh for 30 days.
     pub fn default_policy(mut self, policy: Policy) -> Self {
-        self.policies.default = policy;
+        self.policies.default = Arc::new(policy);
         self
     }
 
@@ -122,6 +153,12 @@ impl CacheBuilder {
         self
     }
 
+    /// Whether no origin is ever asked: reads are answered by the tiers alone. Default: no.
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.offline = offline;
+        self
+    }
+
     /// Whether each hit is logged, at info level with target `larder::hits`. Default: no.
     pub fn log_hits(mut self, log: bool) -> Self {
         self.log_hits = log;
@@ -131,21 +168,43 @@ impl CacheBuilder {
     /// The chain. Opens nothing: a tier that is down now is used when it comes up.
     ///
     /// # Errors
-    /// [`BuildError::DuplicateTier`].
+    /// [`BuildError::DuplicateTier`], [`BuildError::Policy`], [`BuildError::TierOptions`].
     pub fn build(self) -> Result<Cache, BuildError> {
         let mut names = BTreeSet::new();
-        if let Some(twice) = self.tiers.iter().find(|tier| !names.insert(tier.name())) {
-            return Err(BuildError::DuplicateTier(twice.name()));
+        if let Some(twice) = self.tiers.iter().find(|(tier, _)| !names.insert(tier.name())) {
+            return Err(BuildError::DuplicateTier(twice.0.name()));
         }
-        let guard = |tier| Guard::new(tier, Arc::clone(&self.clock));
+        let all = self.policies.sources.iter().map(|(name, policy)| (format!("`{name}`"), policy));
+        let default = ("sources without one of their own".to_owned(), &self.policies.default);
+        for (of, policy) in all.chain([default]) {
+            if let Some(problem) = policy.problem() {
+                return Err(BuildError::Policy { of, problem });
+            }
+        }
+        if self.policies.default.version.is_some() {
+            let problem = "a version belongs to one source".to_owned();
+            return Err(BuildError::Policy { of: "all sources".to_owned(), problem });
+        }
+        for (tier, options) in &self.tiers {
+            if let Some(problem) = options.problem() {
+                let problem = problem.to_owned();
+                return Err(BuildError::TierOptions { tier: tier.name(), problem });
+            }
+        }
+        let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&self.clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
+        let chain = Chain::new(tiers, self.policies, Arc::clone(&self.clock), self.strict);
         Ok(Cache::new(Inner {
-            chain: Arc::new(Chain::new(tiers, Arc::clone(&self.clock), self.strict)),
+            chain: Arc::new(chain),
             clock: self.clock,
-            policies: self.policies,
             origins: self.origins,
             flights: Arc::new(Flights::default()),
-            tasks: TaskTracker::new(),
+            looks: Arc::new(Flights::default()),
+            throttle: Throttle::default(),
+            loading: Loading::default(),
+            tasks: Tasks::default(),
+            version_order: tokio::sync::Mutex::default(),
+            offline: self.offline,
             log_hits: self.log_hits,
             closed: AtomicBool::new(false),
         }))

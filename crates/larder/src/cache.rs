@@ -1,30 +1,23 @@
-//! The public handle.
+//! The public handle: changing and inspecting what is stored. Reading is in `read.rs`.
 
 use std::{
-    any::{Any, type_name},
     collections::BTreeMap,
-    future::{Future, ready},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use cache_core::{
-    Barrier, Entry, Filter, Key, Load, Loaded, Op, OriginError, Request, Selector, Summary, Tag,
-    Usage,
-};
-use futures_util::future::Either;
-use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use cache_core::{Barrier, Filter, Key, Op, Selector, Stamp, Summary, Tag, Usage};
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::{
-    CacheBuilder, CloseReport, Error, Hit, LoadContext, ReadOptions, Removed, ServedBy, SetOptions,
-    SetOutcome, Stats,
-    flight::Part,
-    guard::Guard,
-    inner::{Inner, may_select},
-    outcome::PutReport,
+    CacheBuilder, CloseReport, Error, Hit, Policy, Removed, SetOptions, SetOutcome, Stats,
+    guard::Guard, inner::Inner,
 };
+
+/// How long tasks that closing has dropped may take to notice.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// A chain of cache tiers in front of origins.
 ///
@@ -32,7 +25,7 @@ use crate::{
 /// leaves anything half done; a load that it started goes on.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Cache {
@@ -45,18 +38,6 @@ impl Cache {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What is stored under `key` and fresh. A hit in memory is that of the call, not of the wait.
-    ///
-    /// # Errors
-    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
-    pub fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Hit>, Error>> + Send {
-        // Memory answers inside this call: a hit there costs no state machine and no allocation.
-        match self.peek(key) {
-            Some(hit) => Either::Left(ready(Ok(Some(hit)))),
-            None => Either::Right(self.get_waiting(key)),
-        }
-    }
-
     /// What the synchronous tiers have under `key`, fresh, without waiting; counts as a read only
     /// if there is something.
     pub fn peek(&self, key: &Key) -> Option<Hit> {
@@ -65,175 +46,12 @@ impl Cache {
         Some(hit)
     }
 
-    async fn get_waiting(&self, key: &Key) -> Result<Option<Hit>, Error> {
-        // Closing waits for the promotions that this look may begin.
-        let _under_way = self.inner.tasks.token();
-        self.inner.open()?;
-        let found = self.inner.chain.look_up(key, &self.inner.tasks).await;
-        let result = found.map_err(Error::Tier);
-        self.inner.count(key, result.as_ref().ok().and_then(Option::as_ref));
-        result
-    }
-
-    /// [`Cache::get`] in another way.
-    pub async fn get_with(&self, key: &Key, options: ReadOptions) -> Result<Option<Hit>, Error> {
-        let found = if options.bypass {
-            self.inner.open()?;
-            self.inner.count(key, None);
-            None
-        } else {
-            self.get(key).await?
-        };
-        if found.is_none() && options.purge_expired {
-            self.inner.chain.remove_dead(Some(key)).await.map_err(Error::Tier)?;
-        }
-        Ok(found)
-    }
-
-    /// What is stored under `key`, decoded from JSON once per stored entry and shared.
-    ///
-    /// # Errors
-    /// As [`Cache::get`]; [`Error::Decode`] if the value is no such JSON; [`Error::TypeMismatch`]
-    /// if it was read as another type before.
-    pub async fn get_as<T>(&self, key: &Key) -> Result<Option<Arc<T>>, Error>
-    where
-        T: DeserializeOwned + Any + Send + Sync,
-    {
-        let Some(hit) = self.get(key).await? else { return Ok(None) };
-        decode(key, hit.entry()).map(Some)
-    }
-
-    /// What is stored under `key`, or else what `load` brings, which is stored then.
-    ///
-    /// Of all who ask for one key at a time only one loads; the others wait for it. The load runs
-    /// in a task of its own: it goes on, and its value is stored, when its callers have gone.
-    ///
-    /// # Errors
-    /// [`Error::Origin`] with what `load` returned, [`Error::LoadPanicked`] if it panicked,
-    /// [`Error::LoadAborted`] if its runtime was shut down, [`Error::Closed`]; in strict mode
-    /// [`Error::Tier`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn get_or_load<F, Fut>(
-        &self,
-        key: &Key,
-        load: F,
-    ) -> impl Future<Output = Result<Hit, Error>> + Send
-    where
-        F: FnOnce(LoadContext) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
-    {
-        match self.peek(key) {
-            Some(hit) => Either::Left(ready(Ok(hit))),
-            None => Either::Right(self.load_shared(key.clone(), Vec::new(), load)),
-        }
-    }
-
-    /// [`Cache::get_or_load`] in another way.
-    pub async fn get_or_load_with<F, Fut>(
-        &self,
-        key: &Key,
-        options: ReadOptions,
-        load: F,
-    ) -> Result<Hit, Error>
-    where
-        F: FnOnce(LoadContext) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
-    {
-        if !options.bypass {
-            if let Some(hit) = self.peek(key) {
-                return Ok(hit);
-            }
-            if options.purge_expired {
-                self.inner.chain.remove_dead(Some(key)).await.map_err(Error::Tier)?;
-            }
-            return self.load_shared(key.clone(), Vec::new(), load).await;
-        }
-        self.inner.open()?;
-        self.inner.count(key, None);
-        let entry = self.inner.load(key, &[], load).await?;
-        Ok(Hit::new(entry.0, ServedBy::Origin))
-    }
-
-    /// The answer to `request`: stored, or loaded from the origin of its source and stored.
-    ///
-    /// # Errors
-    /// As [`Cache::get_or_load`]; [`Error::NoOrigin`] if nothing is stored and the source has none.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn request(&self, request: &Request) -> Result<Hit, Error> {
-        let key = request.key();
-        if let Some(hit) = self.peek(&key) {
-            return Ok(hit);
-        }
-        let Ok(origin) = self.inner.origin(request.source()) else {
-            // What is stored can still be served.
-            return match self.get_waiting(&key).await? {
-                Some(hit) => Ok(hit),
-                None => Err(self.inner.no_origin(request.source())),
-            };
-        };
-        let load = Load::new(request.clone());
-        let tags = request.tags().to_vec();
-        self.load_shared(key, tags, move |_| async move { origin.load(load).await }).await
-    }
-
-    /// The question that the origin of `source` answers about something described by `values`, a
-    /// market for example.
-    ///
-    /// # Errors
-    /// [`Error::NoOrigin`]; [`Error::Origin`] if the origin needs a value that is not there.
-    pub fn request_for(
-        &self,
-        source: &str,
-        values: &BTreeMap<String, String>,
-    ) -> Result<Request, Error> {
-        Ok(self.inner.origin(source)?.request(source, values)?)
-    }
-
-    /// Sources that have an origin, sorted.
-    pub fn sources(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.inner.origins.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    async fn load_shared<F, Fut>(&self, key: Key, tags: Vec<Tag>, load: F) -> Result<Hit, Error>
-    where
-        F: FnOnce(LoadContext) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
-    {
-        let inner = &self.inner;
-        // Taken before the look, so that closing either waits for this load or is seen by it.
-        let under_way = inner.tasks.token();
-        inner.open()?;
-        let outdated = |started| inner.chain.may_be_barred(&key, started);
-        let follower = match inner.flights.join(&key, outdated, || inner.chain.next_stamp()) {
-            Part::Follow(follower) => {
-                inner.chain.counters.joined.add(1);
-                follower
-            }
-            Part::Lead(leader, follower) => {
-                let (inner, key) = (Arc::clone(inner), key.clone());
-                let tasks = inner.tasks.clone();
-                tasks.spawn(async move { inner.fly(leader, key, tags, load).await });
-                follower
-            }
-        };
-        drop(under_way);
-        let outcome = follower.outcome().await;
-        let hit = outcome.as_ref().ok();
-        inner.count(&key, hit.filter(|hit| hit.served_by() != ServedBy::Origin));
-        outcome
-    }
-
     /// Stores a value in every tier, and answers when all have it. It is stored also if the
     /// future is dropped early.
     ///
     /// # Errors
-    /// [`Error::Closed`]; in strict mode [`Error::Tier`] if a tier failed.
+    /// [`Error::Closed`]; [`Error::NotStored`] if a tier that is required did not take it; in strict
+    /// mode [`Error::Tier`] if a tier failed.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -243,51 +61,154 @@ impl Cache {
         value: impl Into<Bytes>,
         options: SetOptions,
     ) -> Result<SetOutcome, Error> {
-        let (inner, key, value) = (Arc::clone(&self.inner), key.clone(), value.into());
-        let tiers = self.inner.whole(async move { inner.store(&key, value, options).await });
-        let tiers = tiers.await?;
-        if self.inner.chain.strict
-            && let Some(error) = tiers.iter().find_map(|(_, report)| match report {
-                PutReport::Failed(error) => Some(Arc::clone(error)),
-                _ => None,
-            })
-        {
-            return Err(Error::Tier(error));
-        }
-        Ok(SetOutcome { tiers })
+        let mut outcomes = self.set_many(vec![(key.clone(), value.into(), options)]).await?;
+        outcomes.pop().unwrap_or(Err(Error::Closed))
     }
 
-    /// Forgets what is stored under `key`: from the moment this returns, no read gives what was
-    /// loaded before, even if its load is still under way. It is done also if the future is dropped
-    /// early.
+    /// [`Cache::set`] for several values, all with one write in each tier. Of several for one key
+    /// the first is stored. Outcomes are in the order of the entries.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; of each entry, those of [`Cache::set`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn set_many(
+        &self,
+        entries: Vec<(Key, Bytes, SetOptions)>,
+    ) -> Result<Vec<Result<SetOutcome, Error>>, Error> {
+        let keys: Vec<Key> = entries.iter().map(|(key, ..)| key.clone()).collect();
+        let inner = Arc::clone(&self.inner);
+        let reports = self.inner.whole(async move { inner.store(entries).await }).await?;
+        let outcome = |(key, tiers): (&Key, Vec<_>)| match self.inner.refusal(key, &tiers) {
+            Some(error) => Err(error),
+            None => Ok(SetOutcome { tiers }),
+        };
+        Ok(keys.iter().zip(reports).map(outcome).collect())
+    }
+
+    /// Forgets what is stored under a key, with a tag, or what matches a [`Filter`]: from the moment
+    /// this returns, no read gives what was loaded before, even if its load is still under way. It
+    /// is done also if the future is dropped early.
+    ///
+    /// A tier that cannot take the invalidation now is given it before it is read again.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn invalidate(&self, key: &Key) -> Result<Removed, Error> {
-        self.bar(Selector::Key(key.clone())).await
+    pub async fn invalidate(&self, what: impl Into<Selector>) -> Result<Removed, Error> {
+        let selector = what.into();
+        self.bar(move |stamp| vec![Barrier::forget(selector, stamp)]).await
     }
 
-    /// Forgets all that matches, as [`Cache::invalidate`] does for one key.
+    /// [`Cache::invalidate`] for several keys.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub async fn invalidate_many(&self, keys: &[Key]) -> Result<Removed, Error> {
+        let selectors: Vec<Selector> = keys.iter().map(Selector::from).collect();
+        let forget = |stamp| move |selector| Barrier::forget(selector, stamp);
+        self.bar(move |stamp| selectors.into_iter().map(forget(stamp)).collect()).await
+    }
+
+    /// [`Cache::invalidate`] for all entries with a tag.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub async fn invalidate_tag(&self, tag: &Tag) -> Result<Removed, Error> {
+        self.invalidate(tag).await
+    }
+
+    /// [`Cache::invalidate`] for all entries of a source.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub async fn invalidate_source(&self, source: &str) -> Result<Removed, Error> {
+        self.invalidate(Selector::source(source)).await
+    }
+
+    /// [`Cache::invalidate`] for all that matches.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
     pub async fn purge(&self, filter: &Filter) -> Result<Removed, Error> {
-        self.bar(filter.selector()).await
+        self.invalidate(filter).await
     }
 
-    async fn bar(&self, selector: Selector) -> Result<Removed, Error> {
+    /// [`Cache::invalidate`] for everything.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub async fn clear(&self) -> Result<Removed, Error> {
+        self.invalidate(Selector::All).await
+    }
+
+    /// Makes stale what is stored under a key, with a tag, or what matches a [`Filter`]: from the
+    /// moment this returns, it is loaded anew when it is asked for, and served only if that fails.
+    /// Returns how many entries became stale.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn expire(&self, what: impl Into<Selector>) -> Result<Removed, Error> {
+        let selector = what.into();
+        self.bar(move |stamp| vec![Barrier::expire(selector, stamp)]).await
+    }
+
+    async fn bar(
+        &self,
+        barriers: impl FnOnce(Stamp) -> Vec<Barrier> + Send + 'static,
+    ) -> Result<Removed, Error> {
         let inner = Arc::clone(&self.inner);
+        let removed = self.inner.whole(async move { inner.bar(barriers).await });
+        removed.await?.map_err(Error::Tier)
+    }
+
+    /// Says which version of its data a source has from now on. Entries with another one, or with
+    /// none, are stale: loaded anew when they are asked for, served if that fails. Returns how many
+    /// became stale.
+    ///
+    /// Versions are also learned: from a load that says one ([`cache_core::Loaded::version`]).
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn set_source_version(&self, source: &str, version: &str) -> Result<Removed, Error> {
+        let inner = Arc::clone(&self.inner);
+        let (source, version) = (source.to_owned(), version.to_owned());
         let removed = self.inner.whole(async move {
-            let barrier = Barrier { selector, stamp: inner.chain.latest_stamp().await };
-            inner.chain.remember(&barrier);
-            // One that began after the stamp was issued may have read what is covered.
-            inner.flights.detach_where(|key| may_select(&barrier.selector, key));
-            inner.chain.bar(&barrier).await
+            let since = inner.chain.latest_stamp().await;
+            inner.put_version_in_force(&source, &version, since).await
         });
         removed.await?.map_err(Error::Tier)
+    }
+
+    /// The version of a source's data that is in force, if one is known.
+    pub fn source_version(&self, source: &str) -> Option<Arc<str>> {
+        self.inner.chain.versions.of(source)
+    }
+
+    /// What holds for the values of a source.
+    pub fn policy(&self, source: &str) -> &Policy {
+        self.inner.chain.policies.of(source)
+    }
+
+    /// Whether no origin is ever asked.
+    pub fn is_offline(&self) -> bool {
+        self.inner.offline
+    }
+
+    /// Sources that have an origin, sorted.
+    pub fn sources(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.inner.origins.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Removes entries that are dead, and would never be served.
@@ -354,9 +275,11 @@ impl Cache {
         let tiers: Vec<_> = chain.tiers.iter().map(Guard::stats).collect();
         Stats {
             hits: tiers.iter().map(|tier| tier.served).sum(),
+            stale_hits: tiers.iter().map(|tier| tier.served_stale).sum(),
             misses: chain.counters.misses.get(),
             loads: chain.counters.loads.get(),
             load_failures: chain.counters.load_failures.get(),
+            refreshes: chain.counters.refreshes.get(),
             joined: chain.counters.joined.get(),
             promotions: chain.counters.promotions.get(),
             not_stored: chain.counters.not_stored.get(),
@@ -364,48 +287,35 @@ impl Cache {
         }
     }
 
-    /// Lets loads and fills under way end, for at most `deadline`, then closes the tiers. All
-    /// handles to this chain are closed by it.
+    /// Lets loads, fills and refreshes under way end, for at most `deadline`, drops those that have
+    /// not, and closes the tiers. All handles to this chain are closed by it.
     pub async fn close(&self, deadline: Duration) -> CloseReport {
         let inner = &self.inner;
+        let began = Instant::now();
         inner.closed.store(true, Ordering::Release);
-        inner.tasks.close();
-        let ended = tokio::time::timeout(deadline, inner.tasks.wait()).await;
-        let unfinished = if ended.is_ok() { 0 } else { inner.tasks.len() };
-        let mut report = CloseReport { unfinished, failed: Vec::new() };
-        for tier in &inner.chain.tiers {
-            match tokio::time::timeout(deadline, tier.close()).await {
+        let mut report = CloseReport::default();
+        if !inner.tasks.end_within(deadline).await {
+            report.unfinished = inner.tasks.len();
+            report.dropped_loads = inner.loading.keys();
+            inner.tasks.stop();
+            // They end where they wait; one that does not wait cannot be ended.
+            if !inner.tasks.end_within(LAST_BREATH).await {
+                tracing::warn!(tasks = inner.tasks.len(), "tasks go on after closing");
+            }
+        }
+        let left = deadline.saturating_sub(began.elapsed());
+        let left = if left.is_zero() { LAST_BREATH } else { left };
+        let close = |tier| tokio::time::timeout(left, Guard::close(tier));
+        let closed = join_all(inner.chain.tiers.iter().map(close)).await;
+        for (tier, closed) in inner.chain.tiers.iter().zip(closed) {
+            match closed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => report.failed.push((tier.name(), error.to_string())),
                 Err(_elapsed) => {
-                    report.failed.push((tier.name(), format!("not closed within {deadline:?}")));
+                    report.failed.push((tier.name(), format!("not closed within {left:?}")));
                 }
             }
         }
         report
     }
-}
-
-fn decode<T>(key: &Key, entry: &Entry) -> Result<Arc<T>, Error>
-where
-    T: DeserializeOwned + Any + Send + Sync,
-{
-    entry.decoded(|value| serde_json::from_slice(value)).map_err(|error| match error {
-        Ok(stored) => Error::TypeMismatch { key: key.clone(), stored, asked: type_name::<T>() },
-        // Not the decoder's own text, which may hold the whole value.
-        Err(error) => Error::Decode {
-            key: key.clone(),
-            type_name: type_name::<T>(),
-            reason: format!(
-                "{} at line {}, column {}",
-                match error.classify() {
-                    Category::Data => "it is JSON of another form",
-                    Category::Eof => "it ends too early",
-                    Category::Io | Category::Syntax => "it is no JSON",
-                },
-                error.line(),
-                error.column()
-            ),
-        },
-    })
 }

@@ -3,7 +3,7 @@
 use cache_core::Ttl;
 
 use crate::{
-    BuildError, Cache, CacheBuilder, Policy,
+    BuildError, Cache, CacheBuilder,
     config::{self, CacheConfig, TierKind},
 };
 
@@ -27,8 +27,9 @@ impl CacheBuilder {
     /// When it asks for something that was not compiled in, or a source makes no sense.
     pub fn from_config(config: &CacheConfig) -> Result<Self, BuildError> {
         let mut builder = Self::default()
-            .default_policy(config.defaults.ttl.into())
+            .default_policy(config.defaults.policy())
             .strict(!config.graceful_mode)
+            .offline(config.offline)
             .log_hits(config.monitoring.log_cache_hits);
         for kind in config.tiers() {
             builder = match kind {
@@ -43,15 +44,9 @@ impl CacheBuilder {
         }
         let sources = config.sources.keys().chain(config.ttl_policies.keys());
         for source in sources {
-            builder = builder.policy(source, config.ttl_for(source).into());
+            builder = builder.policy(source, config.policy_for(source));
         }
         http(builder, config)
-    }
-}
-
-impl From<config::Ttl> for Policy {
-    fn from(ttl: config::Ttl) -> Self {
-        Self { ttl: ttl.into() }
     }
 }
 
@@ -61,10 +56,20 @@ impl From<config::Ttl> for Ttl {
     }
 }
 
+impl From<Ttl> for config::Ttl {
+    fn from(ttl: Ttl) -> Self {
+        match ttl {
+            Ttl::Never => Self::Never,
+            Ttl::For(duration) => Self::After(duration),
+        }
+    }
+}
+
 #[cfg(feature = "memory")]
 #[expect(clippy::unnecessary_wraps, reason = "its counterpart without the feature fails")]
 fn memory(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
-    Ok(builder.tier(tier_memory::MemoryTier::new(config.memory.capacity_bytes())))
+    let tier = tier_memory::MemoryTier::new(config.memory.capacity_bytes());
+    Ok(builder.tier_with(tier, config.tier_options(TierKind::Memory)))
 }
 
 #[cfg(not(feature = "memory"))]
@@ -87,7 +92,7 @@ fn sqlite(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, B
     }
     let tier = tier_sqlite::SqliteTier::new(options)
         .map_err(|error| BuildError::Tier { tier: "sqlite", source: error.into() })?;
-    Ok(builder.tier(tier))
+    Ok(builder.tier_with(tier, config.tier_options(TierKind::Sqlite)))
 }
 
 #[cfg(not(feature = "sqlite"))]

@@ -19,18 +19,22 @@
 //! ```
 
 mod admit;
+mod advice;
 mod duration;
 mod error;
+mod forms;
 mod interpolate;
 mod layer;
 mod loader;
 mod model;
 mod place;
+mod policies;
 mod redact;
 mod schema;
 mod settings;
 mod size;
 mod text;
+mod tiers;
 mod validate;
 mod values;
 mod yaml;
@@ -39,12 +43,11 @@ pub use self::{
     duration::{format_duration, parse_duration},
     error::{ConfigError, ValueError},
     loader::{Loaded, Loader},
-    model::{
-        CacheConfig, CompressionConfig, DefaultsConfig, MemoryConfig, MonitoringConfig,
-        PrefetchConfig, RedisConfig, SourceConfig, SqliteConfig,
-    },
+    model::{CacheConfig, CompressionConfig, MonitoringConfig, PrefetchConfig},
     place::Provenance,
+    policies::{DefaultsConfig, SourceConfig},
     settings::{Setting, Warning},
     size::{format_size, parse_size},
+    tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},
     values::{Algorithm, RateLimit, Secret, TierKind, Ttl},
 };

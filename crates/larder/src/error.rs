@@ -1,6 +1,6 @@
 //! What a caller of the chain can be told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Key, OriginError};
 
@@ -25,6 +25,61 @@ pub enum Error {
     #[error("the load of `{key}` was stopped before it ended")]
     LoadAborted {
         /// What was loaded.
+        key: Key,
+    },
+    /// The load took longer than its policy's `hard_timeout`. It goes on, unless it bypassed the
+    /// cache.
+    #[error("the load of `{key}` has not ended within {limit:?}")]
+    LoadTimedOut {
+        /// What was loaded.
+        key: Key,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The origin asked to be left alone for a while, by `Retry-After`; it is not asked before.
+    #[error("source `{name}` is not asked for another {after:?}: {cause}")]
+    LeftAlone {
+        /// The source.
+        name: String,
+        /// For how long.
+        after: Duration,
+        /// What it answered.
+        cause: Arc<OriginError>,
+    },
+    /// A tier that is required did not take the value; others may have it.
+    #[error("tier `{tier}`, which is required, did not store `{key}`: {reason}")]
+    NotStored {
+        /// What was to be stored.
+        key: Key,
+        /// The tier's name.
+        tier: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// No tier of the chain has this name.
+    #[error("the chain has no tier `{name}`; it has: {known}")]
+    UnknownTier {
+        /// The name.
+        name: String,
+        /// The chain's tiers, for people.
+        known: String,
+    },
+    /// A policy that a call asks for makes no sense.
+    #[error("the policy that the call asks for makes no sense: {problem}")]
+    Policy {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nothing usable is stored, and the call does not load.
+    #[error("nothing usable is stored under `{key}`, and the call is not to load it")]
+    NotCached {
+        /// What was asked for.
+        key: Key,
+    },
+    /// Nothing usable is stored, and the cache is offline.
+    #[error("nothing usable is stored under `{key}`, and the cache is offline")]
+    Offline {
+        /// What is missing.
         key: Key,
     },
     /// No origin is known for the source.

@@ -1,221 +1,312 @@
-//! Single flight: one load per key at a time, shared by all who ask meanwhile.
+//! Single flight: one piece of work per key at a time, shared by all who ask meanwhile.
+//!
+//! Knows nothing of tiers and loads, so that a test can run it under every schedule.
 
 use std::{
-    collections::{HashMap, hash_map},
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use cache_core::{Key, Stamp};
+use cache_core::Stamp;
 use tokio::sync::watch;
 
-use crate::{Error, Hit};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-type Outcome = Result<Hit, Error>;
+/// The flights under way: each brings an outcome `O`, and may offer a candidate `C` before, which is
+/// better than nothing.
+#[derive(Debug)]
+pub(crate) struct Flights<K, O, C> {
+    table: Mutex<HashMap<K, Arc<Flight<O, C>>>>,
+}
 
-/// The loads under way.
-#[derive(Debug, Default)]
-pub(crate) struct Flights {
-    table: Mutex<HashMap<Key, Arc<Flight>>>,
+/// One flight, as those see it who think of joining.
+#[derive(Debug)]
+pub(crate) struct Flight<O, C> {
+    /// When it started.
+    pub(crate) started: Stamp,
+    /// Which kind of answer it may bring, in the caller's code; flights of different kinds are not
+    /// shared until they load.
+    pub(crate) kind: u64,
+    loading: AtomicBool,
+    /// Set by one who was content with a candidate: the flight goes on though nobody waits.
+    goes_on: Arc<AtomicBool>,
+    state: watch::Sender<State<O, C>>,
 }
 
 #[derive(Debug)]
-struct Flight {
-    started: Stamp,
-    outcome: watch::Sender<Option<Outcome>>,
+struct State<O, C> {
+    candidate: Option<C>,
+    ending: Ending<O>,
+}
+
+#[derive(Debug)]
+enum Ending<O> {
+    NotYet,
+    Landed(O),
+    /// Its leader went without landing it.
+    Lost,
 }
 
 /// A caller's part in a flight.
-pub(crate) enum Part {
-    /// It waits for the one that loads.
-    Follow(Follower),
-    /// It must load, and land the flight.
-    Lead(Leader, Follower),
-}
-
-/// The right, and the duty, to end a flight. Dropped without a result, it ends as aborted.
 #[derive(Debug)]
-pub(crate) struct Leader {
-    flights: Arc<Flights>,
-    key: Key,
-    flight: Arc<Flight>,
+pub(crate) enum Part<K: Eq + Hash, O, C> {
+    /// It waits for the one that works.
+    Follow(Follower<O, C>),
+    /// It must work, and land the flight.
+    Lead(Leader<K, O, C>, Follower<O, C>),
 }
 
-/// Waits for a flight's outcome.
+/// The right, and the duty, to end a flight. Dropped without an outcome, the flight is lost.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    key: Key,
-    outcome: watch::Receiver<Option<Outcome>>,
+pub(crate) struct Leader<K: Eq + Hash, O, C> {
+    flights: Arc<Flights<K, O, C>>,
+    key: K,
+    flight: Arc<Flight<O, C>>,
 }
 
-impl Flights {
-    /// Joins the flight of `key`, or starts one at `now()`.
+/// Waits for a flight.
+#[derive(Debug)]
+pub(crate) struct Follower<O, C> {
+    goes_on: Arc<AtomicBool>,
+    state: watch::Receiver<State<O, C>>,
+}
+
+/// What a flight has brought so far.
+#[derive(Debug)]
+pub(crate) enum Progress<O, C> {
+    /// Something better than nothing; the flight goes on.
+    Candidate(C),
+    /// Its outcome.
+    Landed(O),
+    /// Its leader went without landing it.
+    Lost,
+}
+
+impl<K, O, C> Default for Flights<K, O, C> {
+    fn default() -> Self {
+        Self { table: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<K: Clone + Eq + Hash, O, C> Flights<K, O, C> {
+    /// For each key joins its flight, or starts one of this kind at `now()`; all at one instant.
     ///
-    /// A flight that started before an invalidation, as `outdated` tells, is not joined: those who
-    /// wait for it get its value, who comes later must not.
+    /// Only a flight that is `joinable` is joined. Another one is left to those who wait for it
+    /// already: one that started before an invalidation, for example.
     pub(crate) fn join(
         self: &Arc<Self>,
-        key: &Key,
-        outdated: impl FnOnce(Stamp) -> bool,
-        now: impl FnOnce() -> Stamp,
-    ) -> Part {
+        keys: impl IntoIterator<Item = K>,
+        kind: u64,
+        joinable: impl Fn(&K, &Flight<O, C>) -> bool,
+        mut now: impl FnMut() -> Stamp,
+    ) -> Vec<Part<K, O, C>> {
         let mut table = self.lock();
-        match table.get(key) {
-            Some(flight) if !outdated(flight.started) => Part::Follow(flight.follower(key)),
+        let parts = keys.into_iter().map(|key| match table.get(&key) {
+            Some(flight) if joinable(&key, flight) => Part::Follow(flight.follower()),
             _ => {
-                let flight = Arc::new(Flight { started: now(), outcome: watch::Sender::new(None) });
+                let flight = Arc::new(Flight::new(now(), kind));
                 table.insert(key.clone(), Arc::clone(&flight));
-                let follower = flight.follower(key);
-                let leader = Leader { flights: Arc::clone(self), key: key.clone(), flight };
-                Part::Lead(leader, follower)
+                let follower = flight.follower();
+                Part::Lead(Leader { flights: Arc::clone(self), key, flight }, follower)
             }
+        });
+        parts.collect()
+    }
+
+    /// Joins the flight of `key` if there is one that is `joinable`.
+    pub(crate) fn follow(
+        &self,
+        key: &K,
+        joinable: impl Fn(&K, &Flight<O, C>) -> bool,
+    ) -> Option<Follower<O, C>> {
+        let table = self.lock();
+        let flight = table.get(key).filter(|flight| joinable(key, flight))?;
+        Some(flight.follower())
+    }
+
+    /// Starts a flight that nobody waits for yet, unless there is one that is `joinable`.
+    pub(crate) fn lead(
+        self: &Arc<Self>,
+        key: &K,
+        kind: u64,
+        joinable: impl Fn(&K, &Flight<O, C>) -> bool,
+        now: impl FnMut() -> Stamp,
+    ) -> Option<Leader<K, O, C>> {
+        match self.join([key.clone()], kind, joinable, now).pop()? {
+            Part::Lead(leader, _follower) => Some(leader),
+            Part::Follow(_) => None,
         }
     }
 
+    /// Whether a flight of `key` is under way that `selects` selects.
+    pub(crate) fn is_under_way(&self, key: &K, selects: impl Fn(&Flight<O, C>) -> bool) -> bool {
+        self.lock().get(key).is_some_and(|flight| selects(flight))
+    }
+
     /// Lets the flight of `key` end unseen by those who ask from now on.
-    pub(crate) fn detach(&self, key: &Key) {
+    pub(crate) fn detach(&self, key: &K) {
         self.lock().remove(key);
     }
 
     /// The same for all whose key `outdated` selects.
-    pub(crate) fn detach_where(&self, mut outdated: impl FnMut(&Key) -> bool) {
+    pub(crate) fn detach_where(&self, mut outdated: impl FnMut(&K) -> bool) {
         self.lock().retain(|key, _| !outdated(key));
     }
 
-    /// Loads under way.
+    /// The keys of the flights under way.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+    pub(crate) fn keys(&self) -> Vec<K> {
+        self.lock().keys().cloned().collect()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+impl<K, O, C> Flights<K, O, C> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<Flight<O, C>>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Removes exactly this flight: another one of the same key may have taken its place.
-    fn remove(&self, key: &Key, flight: &Arc<Flight>) {
-        if let hash_map::Entry::Occupied(entry) = self.lock().entry(key.clone())
-            && Arc::ptr_eq(entry.get(), flight)
-        {
-            entry.remove();
+impl<O, C> Flight<O, C> {
+    fn new(started: Stamp, kind: u64) -> Self {
+        let state = State { candidate: None, ending: Ending::NotYet };
+        let (loading, goes_on) = (AtomicBool::new(false), Arc::default());
+        Self { started, kind, loading, goes_on, state: watch::Sender::new(state) }
+    }
+
+    /// Whether what it brings will come from where it is born.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Acquire)
+    }
+
+    fn follower(&self) -> Follower<O, C> {
+        Follower { goes_on: Arc::clone(&self.goes_on), state: self.state.subscribe() }
+    }
+}
+
+impl<K: Eq + Hash, O, C> Leader<K, O, C> {
+    /// What it works on.
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Notes that the outcome will come from where it is born.
+    pub(crate) fn begin_load(&self) {
+        self.flight.loading.store(true, Ordering::Release);
+    }
+
+    /// Gives those who wait something that some of them may be content with.
+    pub(crate) fn offer(&self, candidate: C) {
+        self.flight.state.send_modify(|state| state.candidate = Some(candidate));
+    }
+
+    /// Whether who asks now would still join this flight.
+    pub(crate) fn is_current(&self) -> bool {
+        self.flights.lock().get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
+    }
+
+    /// Waits until nobody waits for any of these flights, and nobody was content with a candidate;
+    /// from then on nobody can wait for them. Until then all can be joined.
+    pub(crate) async fn all_abandoned(leaders: &[&Self]) {
+        let Some(first) = leaders.first() else { return std::future::pending().await };
+        loop {
+            for leader in leaders {
+                leader.flight.state.closed().await;
+            }
+            if leaders.iter().any(|leader| leader.flight.goes_on.load(Ordering::Acquire)) {
+                return std::future::pending().await;
+            }
+            let mut table = first.flights.lock();
+            // Under the lock: who joins does so under it too.
+            if leaders.iter().all(|leader| leader.flight.state.receiver_count() == 0) {
+                for leader in leaders {
+                    remove(&mut table, &leader.key, &leader.flight);
+                }
+                return;
+            }
         }
     }
-}
 
-impl Flight {
-    fn follower(&self, key: &Key) -> Follower {
-        Follower { key: key.clone(), outcome: self.outcome.subscribe() }
+    /// Does `work` unless somebody has seen to it that this flight ends unseen; nobody can while it
+    /// is done, so it must be quick.
+    pub(crate) fn if_current<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        let table = self.flights.lock();
+        let current = table.get(&self.key).is_some_and(|one| Arc::ptr_eq(one, &self.flight));
+        current.then(work)
     }
-}
 
-impl Leader {
     /// Ends the flight for all who wait.
-    pub(crate) fn land(self, outcome: Outcome) {
-        self.end(outcome);
+    pub(crate) fn land(self, outcome: O) {
+        self.end(Ending::Landed(outcome));
     }
 
-    fn end(&self, outcome: Outcome) {
+    fn end(&self, ending: Ending<O>) {
         // First out of the table: nobody joins a flight that has landed.
-        self.flights.remove(&self.key, &self.flight);
-        self.flight.outcome.send_if_modified(|slot| {
-            let first = slot.is_none();
+        remove(&mut self.flights.lock(), &self.key, &self.flight);
+        self.flight.state.send_if_modified(|state| {
+            let first = matches!(state.ending, Ending::NotYet);
             if first {
-                *slot = Some(outcome);
+                state.ending = ending;
             }
             first
         });
     }
 }
 
-impl Drop for Leader {
+impl<K: Eq + Hash, O, C> Drop for Leader<K, O, C> {
     fn drop(&mut self) {
         // Without effect after `land`.
-        self.end(Err(Error::LoadAborted { key: self.key.clone() }));
+        self.end(Ending::Lost);
     }
 }
 
-impl Follower {
-    /// The flight's outcome. Dropping this future ends only this wait.
-    pub(crate) async fn outcome(mut self) -> Outcome {
-        match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => match &*outcome {
-                Some(outcome) => outcome.clone(),
-                None => Err(Error::LoadAborted { key: self.key.clone() }),
-            },
-            // The leader always sends before it goes.
-            Err(_closed) => Err(Error::LoadAborted { key: self.key.clone() }),
-        }
+/// Removes exactly this flight: another one of the same key may have taken its place.
+fn remove<K: Eq + Hash, O, C>(
+    table: &mut HashMap<K, Arc<Flight<O, C>>>,
+    key: &K,
+    flight: &Arc<Flight<O, C>>,
+) {
+    if table.get(key).is_some_and(|found| Arc::ptr_eq(found, flight)) {
+        table.remove(key);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use cache_core::Entry;
-
-    use super::*;
-    use crate::ServedBy;
-
-    fn hit(value: &'static str) -> Hit {
-        Hit::new(Entry::builder(value, Stamp::ZERO).build(), ServedBy::Origin)
+impl<O: Clone, C: Clone> Follower<O, C> {
+    /// What the flight brings first. Dropping this future ends only this wait.
+    pub(crate) async fn progress(&mut self) -> Progress<O, C> {
+        self.wait(|state| state.candidate.is_some()).await
     }
 
-    fn join(flights: &Arc<Flights>, outdated: bool) -> Part {
-        flights.join(&Key::new("a:1"), |_| outdated, || Stamp::from_packed(1))
-    }
-
-    fn lead(flights: &Arc<Flights>, outdated: bool) -> (Leader, Follower) {
-        match join(flights, outdated) {
-            Part::Lead(leader, follower) => (leader, follower),
-            Part::Follow(_) => panic!("should lead"),
+    /// The flight's outcome, or none if it is lost.
+    pub(crate) async fn outcome(&mut self) -> Option<O> {
+        match self.wait(|_| false).await {
+            Progress::Landed(outcome) => Some(outcome),
+            Progress::Candidate(_) | Progress::Lost => None,
         }
     }
 
-    fn follow(flights: &Arc<Flights>) -> Follower {
-        match join(flights, false) {
-            Part::Follow(follower) => follower,
-            Part::Lead(..) => panic!("should follow"),
+    async fn wait(&mut self, content: impl Fn(&State<O, C>) -> bool) -> Progress<O, C> {
+        let ended = |state: &State<O, C>| !matches!(state.ending, Ending::NotYet) || content(state);
+        match self.state.wait_for(ended).await.as_deref() {
+            Ok(State { ending: Ending::Landed(outcome), .. }) => Progress::Landed(outcome.clone()),
+            Ok(State { ending: Ending::NotYet, candidate: Some(candidate) }) => {
+                Progress::Candidate(candidate.clone())
+            }
+            // The leader always says how it ended before it goes.
+            Ok(_) | Err(_) => Progress::Lost,
         }
     }
 
-    #[tokio::test]
-    async fn all_get_the_leaders_outcome_and_the_table_is_empty_afterwards() {
-        let flights = Arc::new(Flights::default());
-        let (leader, first) = lead(&flights, false);
-        let second = follow(&flights);
-        assert_eq!(flights.len(), 1);
-        leader.land(Ok(hit("v")));
-        assert_eq!(flights.len(), 0);
-        for follower in [first, second] {
-            assert_eq!(follower.outcome().await.unwrap().value(), "v");
-        }
+    /// Ends the wait, content with the candidate; the flight is to go on.
+    pub(crate) fn content(self) {
+        self.goes_on.store(true, Ordering::Release);
     }
 
-    #[tokio::test]
-    async fn a_leader_that_is_dropped_tells_those_who_wait() {
-        let flights = Arc::new(Flights::default());
-        let (leader, first) = lead(&flights, false);
-        drop(leader);
-        assert!(matches!(first.outcome().await, Err(Error::LoadAborted { .. })));
-        assert_eq!(flights.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn an_outdated_flight_is_replaced_and_lands_without_disturbing_the_new_one() {
-        let flights = Arc::new(Flights::default());
-        let (old, old_follower) = lead(&flights, false);
-        let (new, new_follower) = lead(&flights, true);
-        old.land(Ok(hit("old")));
-        let joined = follow(&flights);
-        new.land(Ok(hit("new")));
-        assert_eq!(old_follower.outcome().await.unwrap().value(), "old");
-        assert_eq!(new_follower.outcome().await.unwrap().value(), "new");
-        assert_eq!(joined.outcome().await.unwrap().value(), "new");
-    }
-
-    #[tokio::test]
-    async fn a_detached_flight_is_not_joined() {
-        let flights = Arc::new(Flights::default());
-        let (_old, _follower) = lead(&flights, false);
-        flights.detach(&Key::new("a:1"));
-        let (_new, _) = lead(&flights, false);
+    /// What was offered.
+    pub(crate) fn candidate(&self) -> Option<C> {
+        self.state.borrow().candidate.clone()
     }
 }

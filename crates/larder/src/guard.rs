@@ -2,6 +2,7 @@
 //! once a change of state.
 
 use std::{
+    borrow::Cow,
     error::Error as _,
     future::Future,
     sync::{
@@ -17,14 +18,14 @@ use cache_core::{
 };
 
 use crate::{
+    TierOptions,
     breaker::{Breaker, Change, Ticket},
+    missed::Missed,
     stats::{TierCounters, TierStats},
 };
 
-/// Longest a read may take before the chain goes on without the tier.
-const READ_LIMIT: Duration = Duration::from_secs(2);
-/// Longest anything else may take.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a tier that refuses missed barriers is not asked again to take them.
+const REPLAY_PAUSE: Duration = Duration::from_secs(5);
 
 type Shared<T> = Result<T, Arc<Error>>;
 
@@ -32,6 +33,10 @@ type Shared<T> = Result<T, Arc<Error>>;
 pub(crate) struct Guard {
     tier: Arc<dyn Tier>,
     name: &'static str,
+    options: TierOptions,
+    missed: Arc<Missed>,
+    /// Held while missed barriers are replayed; when it may be tried again.
+    replay: Arc<tokio::sync::Mutex<Timestamp>>,
     clock: Arc<dyn Clock>,
     breaker: Breaker,
     reads: Health,
@@ -53,13 +58,16 @@ impl Health {
 }
 
 impl Guard {
-    pub(crate) fn new(tier: Arc<dyn Tier>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(tier: Arc<dyn Tier>, options: TierOptions, clock: Arc<dyn Clock>) -> Self {
         let name = tier.name();
         Self {
             tier,
             name,
+            missed: Arc::default(),
+            replay: Arc::new(tokio::sync::Mutex::new(Timestamp::from_millis(i64::MIN))),
             clock,
-            breaker: Breaker::new(),
+            breaker: Breaker::new(options.breaker),
+            options,
             reads: Health::default(),
             writes: Health::default(),
             counters: TierCounters::default(),
@@ -79,23 +87,38 @@ impl Guard {
     }
 
     pub(crate) fn stats(&self) -> TierStats {
-        self.counters.snapshot(self.name)
+        self.counters.snapshot(self.name, self.tier.corrupt())
     }
 
-    /// A usable entry, without waiting; `None` also from a tier that has to wait.
+    /// Whether a `set` that it did not take has failed.
+    pub(crate) fn is_required(&self) -> bool {
+        self.options.required
+    }
+
+    /// Whether it is asked only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    /// A fresh entry, without waiting; `None` also from a tier that has to wait.
     pub(crate) fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry> {
         let found = self.sync()?.get_now(key, now);
-        let found = found.filter(|entry| entry.freshness(now) == Freshness::Fresh);
-        self.count_found(found.is_some());
-        found
+        let fresh = found.as_ref().is_some_and(|entry| entry.freshness(now) == Freshness::Fresh);
+        if fresh {
+            self.counters.found.add(1);
+            return found;
+        }
+        self.count_found(found.as_ref(), now);
+        None
     }
 
-    /// A second look of the same read, which counts only if it finds something.
-    pub(crate) fn get_again(&self, key: &Key, now: Timestamp) -> Option<Entry> {
+    /// An entry, fresh or stale, without waiting; counted unless the same read has asked before.
+    pub(crate) fn get_any(&self, key: &Key, now: Timestamp, counts: bool) -> Option<Entry> {
         let found = self.sync()?.get_now(key, now);
-        let found = found.filter(|entry| entry.freshness(now) == Freshness::Fresh)?;
-        self.count_found(true);
-        Some(found)
+        if counts {
+            self.count_found(found.as_ref(), now);
+        }
+        found
     }
 
     /// A stamp that none in the tier exceeds; `None` if it has only those of this process.
@@ -106,7 +129,7 @@ impl Guard {
         if !self.breaker.is_closed() {
             return None;
         }
-        match tokio::time::timeout(READ_LIMIT, stamped.latest_stamp()).await {
+        match tokio::time::timeout(self.options.read_timeout, stamped.latest_stamp()).await {
             Ok(Ok(stamp)) => return Some(stamp),
             Ok(Err(error)) => self.failed(Op::Get, Ticket::Normal, error),
             Err(_elapsed) => {
@@ -117,39 +140,160 @@ impl Guard {
         None
     }
 
-    /// A usable entry.
-    pub(crate) async fn get(&self, key: &Key) -> Shared<Option<Entry>> {
-        let found = self.call(Op::Get, READ_LIMIT, self.tier.get(key)).await?;
+    /// Entries, fresh or stale, in the order of the keys.
+    pub(crate) async fn get_many(&self, keys: &[Key]) -> Shared<Vec<Option<Entry>>> {
+        let get = async {
+            self.replay_missed().await?;
+            match keys {
+                [key] => self.tier.get(key).await.map(|found| vec![found]),
+                keys => self.tier.get_many(keys).await,
+            }
+        };
+        let mut found = self.call(Op::Get, self.options.read_timeout, get).await?;
+        // What is missing at the end of an answer that is too short was not found.
+        found.resize(keys.len(), None);
         let now = self.clock.now();
-        let found = found.filter(|entry| entry.freshness(now) == Freshness::Fresh);
-        self.count_found(found.is_some());
+        for (key, slot) in keys.iter().zip(&mut found) {
+            let entry = slot.take().filter(|entry| entry.freshness(now) != Freshness::Dead);
+            // What it refuses to forget it still has.
+            *slot = match entry {
+                Some(entry) if self.missed.any() => self.missed.admit(key, entry),
+                entry => entry,
+            };
+            self.count_found(slot.as_ref(), now);
+        }
         Ok(found)
     }
 
-    /// Stores without waiting; `None` from a tier that has to wait.
+    /// Gives the tier the barriers that it missed, before it is read.
+    ///
+    /// In a task of its own, that goes on when the read's time is up. One that the tier refuses does
+    /// not keep it from being read: what it has is judged here.
+    async fn replay_missed(&self) -> cache_core::Result<()> {
+        if !self.missed.any() || self.options.read_only {
+            return Ok(());
+        }
+        let unavailable = || Error::new(ErrorKind::Unavailable, Op::Bar, self.name);
+        let mut next = Arc::clone(&self.replay).lock_owned().await;
+        let now = self.clock.now();
+        if now < *next || !self.missed.any() {
+            return Ok(());
+        }
+        let (tier, missed) = (Arc::clone(&self.tier), Arc::clone(&self.missed));
+        let replay = tokio::spawn(async move {
+            for barrier in missed.all() {
+                match tier.bar(&barrier).await {
+                    Ok(_) => missed.taken(&barrier),
+                    Err(error) if error.kind() == ErrorKind::Refused => {
+                        *next = now.saturating_add(REPLAY_PAUSE);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        replay.await.unwrap_or_else(|ended| Err(unavailable().with_source(ended)))
+    }
+
+    /// Stores without waiting; `None` from a tier that has to wait, or that is only read.
     pub(crate) fn put_now(&self, key: &Key, entry: &Entry) -> Option<PutOutcome> {
-        let outcome = self.sync()?.put_now(key, entry);
+        if self.options.read_only {
+            return None;
+        }
+        let outcome = self.sync()?.put_now(key, &self.capped(entry));
         self.count_put(key, &outcome);
         Some(outcome)
     }
 
+    /// Stores once more what it has been given, uncounted.
+    pub(crate) fn put_again(&self, key: &Key, entry: &Entry) {
+        if let Some(sync) = self.sync().filter(|_| !self.options.read_only) {
+            sync.put_now(key, &self.capped(entry));
+        }
+    }
+
+    /// Keeps a barrier for when the tier is read again.
+    pub(crate) fn give_later(&self, barrier: &Barrier) {
+        self.missed.add(barrier);
+    }
+
+    /// Whether entries are stored in it, and only by waiting.
+    pub(crate) fn waits_to_store(&self) -> bool {
+        self.sync().is_none() && !self.options.read_only
+    }
+
+    pub(crate) async fn put_many(&self, entries: &[(Key, Entry)]) -> Shared<Vec<PutOutcome>> {
+        if self.options.read_only {
+            let refused = || PutOutcome::Refused { reason: "the tier is only read".to_owned() };
+            return Ok(entries.iter().map(|_| refused()).collect());
+        }
+        let capped: Vec<(Key, Entry)> = match self.options.max_ttl {
+            Some(_) => entries
+                .iter()
+                .map(|(key, entry)| (key.clone(), self.capped(entry).into_owned()))
+                .collect(),
+            None => Vec::new(),
+        };
+        let entries = if capped.is_empty() { entries } else { &capped };
+        let put = async {
+            match entries {
+                [(key, entry)] => self.tier.put(key, entry).await.map(|outcome| vec![outcome]),
+                entries => self.tier.put_many(entries).await,
+            }
+        };
+        let outcomes = self.call(Op::Put, self.options.write_timeout, put).await?;
+        for ((key, _), outcome) in entries.iter().zip(&outcomes) {
+            self.count_put(key, outcome);
+        }
+        Ok(outcomes)
+    }
+
     pub(crate) async fn put(&self, key: &Key, entry: &Entry) -> Shared<PutOutcome> {
-        let outcome = self.call(Op::Put, WRITE_LIMIT, self.tier.put(key, entry)).await?;
-        self.count_put(key, &outcome);
-        Ok(outcome)
+        let outcomes = self.put_many(&[(key.clone(), entry.clone())]).await?;
+        let none = || PutOutcome::Refused { reason: "the tier did not say".to_owned() };
+        Ok(outcomes.into_iter().next().unwrap_or_else(none))
     }
 
+    /// The tier's copy of an entry, which may live less long.
+    fn capped<'a>(&self, entry: &'a Entry) -> Cow<'a, Entry> {
+        let Some(max) = self.options.max_ttl else { return Cow::Borrowed(entry) };
+        let limit = self.clock.now().saturating_add(max);
+        if entry.stale_until() <= limit {
+            return Cow::Borrowed(entry);
+        }
+        // Dead from then on, not stale: the chain gets it again from below.
+        let copy = entry.to_builder().expires_at(entry.expires_at().min(limit)).stale_until(limit);
+        let copy = copy.build();
+        copy.note_refresh_at(entry.refresh_at());
+        Cow::Owned(copy)
+    }
+
+    /// Sets a barrier, or keeps it for when the tier can take it.
     pub(crate) async fn bar(&self, barrier: &Barrier) -> Shared<u64> {
-        self.call(Op::Bar, WRITE_LIMIT, self.tier.bar(barrier)).await
+        if self.options.read_only {
+            self.missed.add(barrier);
+            return Ok(0);
+        }
+        let result = self.call(Op::Bar, self.options.write_timeout, self.tier.bar(barrier)).await;
+        if result.is_err() {
+            self.missed.add(barrier);
+        }
+        result
     }
 
-    /// Runs an operation of the tier's [`Inspect`] side.
+    /// Runs an operation of the tier's [`Inspect`] side, which must not see what it has missed to
+    /// forget.
     pub(crate) async fn inspected<T>(
         &self,
         op: Op,
         operation: impl Future<Output = cache_core::Result<T>>,
     ) -> Shared<T> {
-        self.call(op, WRITE_LIMIT, operation).await
+        let inspect = async {
+            self.replay_missed().await?;
+            operation.await
+        };
+        self.call(op, self.options.write_timeout, inspect).await
     }
 
     pub(crate) async fn close(&self) -> cache_core::Result<()> {
@@ -191,7 +335,7 @@ impl Guard {
     }
 
     fn worked(&self, op: Op, ticket: Ticket) {
-        let breaker = self.breaker.succeeded(ticket);
+        let breaker = self.breaker.succeeded(ticket, self.clock.now());
         if breaker == Change::Ignored {
             return;
         }
@@ -242,15 +386,19 @@ impl Guard {
     }
 
     fn why_skipped(&self, op: Op) -> Arc<Error> {
-        self.health(op)
-            .last()
-            .or_else(|| self.reads.last())
-            .or_else(|| self.writes.last())
-            .unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Unavailable, op, self.name)))
+        let last =
+            self.health(op).last().or_else(|| self.reads.last()).or_else(|| self.writes.last());
+        let kind = last.map_or(ErrorKind::Unavailable, |last| last.kind());
+        let why = "it has failed lately, and is skipped until its next probe";
+        Arc::new(Error::new(kind, op, self.name).with_source(why))
     }
 
-    fn count_found(&self, found: bool) {
-        let counter = if found { &self.counters.found } else { &self.counters.not_found };
+    fn count_found(&self, found: Option<&Entry>, now: Timestamp) {
+        let counter = match found.map(|entry| entry.freshness(now)) {
+            Some(Freshness::Fresh) => &self.counters.found,
+            Some(Freshness::Stale) => &self.counters.found_stale,
+            Some(Freshness::Dead) | None => &self.counters.not_found,
+        };
         counter.add(1);
     }
 

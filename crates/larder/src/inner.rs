@@ -1,10 +1,8 @@
 //! What the handles to one chain share: the chain, its flights and tasks, and the work on them.
 
 use std::{
-    any::Any,
     collections::HashMap,
     future::Future,
-    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,51 +10,120 @@ use std::{
 };
 
 use bytes::Bytes;
-use cache_core::{Clock, Entry, Key, Loaded, Origin, OriginError, Selector, Tag, Ttl};
-use futures_util::FutureExt;
-use tokio_util::task::TaskTracker;
+use cache_core::{
+    Barrier, Clock, Entry, Error as TierError, Freshness, Key, Origin, Selector, Stamp, Timestamp,
+};
 
 use crate::{
-    Error, Hit, LoadContext, ServedBy, SetOptions,
-    chain::Chain,
-    flight::{Flights, Leader},
+    Error, Hit, Policy, ReadMode, ReadOptions, Removed, ServedBy, SetOptions, StaleReason,
+    chain::{Chain, Look, Skip},
+    flight::{self, Flights, Part},
     guard::Guard,
+    loading::Loading,
     outcome::PutReport,
-    policy::{Policies, expiry},
+    pauses::Throttle,
+    policy::{Lifetime, seed},
+    tasks::Tasks,
 };
+
+/// How a load ended: with an answer, or with a failure and why what is stale is served instead.
+pub(crate) type Outcome = Result<Hit, (Error, StaleReason)>;
+pub(crate) type Leader = flight::Leader<Key, Outcome, Hit>;
+pub(crate) type Follower = flight::Follower<Outcome, Hit>;
+type Looked = Result<Look, Arc<TierError>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) chain: Arc<Chain>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) policies: Policies,
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
-    pub(crate) flights: Arc<Flights>,
-    pub(crate) tasks: TaskTracker,
+    /// Loads under way.
+    pub(crate) flights: Arc<Flights<Key, Outcome, Hit>>,
+    /// Looks into lower tiers under way.
+    pub(crate) looks: Arc<Flights<Key, Looked, ()>>,
+    pub(crate) throttle: Throttle,
+    pub(crate) loading: Loading,
+    pub(crate) tasks: Tasks,
+    /// Held while a version of a source is put in force.
+    pub(crate) version_order: tokio::sync::Mutex<()>,
+    pub(crate) offline: bool,
     pub(crate) log_hits: bool,
     pub(crate) closed: AtomicBool,
 }
 
-/// What is to become of a loaded entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Store,
-    /// Its lifetime is zero: it is not stored, and what is there goes.
-    Forget,
-    /// It cannot be stored.
-    Pass,
+/// What a call wants, with names looked up and policies merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) policy: Arc<Policy>,
+    /// Whether the policy differs from the source's.
+    pub(crate) patched: bool,
+    pub(crate) skip: Skip,
+    pub(crate) mode: ReadMode,
+    pub(crate) allow_stale: bool,
 }
 
-/// Whether a value of `key` may be selected, its tags unknown.
-pub(crate) fn may_select(selector: &Selector, key: &Key) -> bool {
-    match selector {
-        Selector::Key(selected) => selected == key,
-        Selector::Source(source) | Selector::SourceTag(source, _) => &**source == key.source(),
-        _ => true,
+impl Wanted {
+    /// Whether an entry is fresh by its source's policy and by the call's.
+    pub(crate) fn accepts(&self, entry: &Entry, now: Timestamp) -> bool {
+        entry.freshness(now) == Freshness::Fresh
+            && (!self.patched || self.policy.accepts(entry, now))
+    }
+
+    /// Whether an entry that is not fresh is served after this failure.
+    pub(crate) fn takes_after(&self, error: &Error, entry: &Entry, now: Timestamp) -> bool {
+        // What is served while it is refreshed is so whatever becomes of that.
+        let behind = !self.is_forced() && self.policy.allows_while_revalidating(entry, now);
+        self.allow_stale || behind || self.policy.allows_after(error, entry, now)
+    }
+
+    /// Whether it is to be loaded whatever is stored.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.mode == ReadMode::Refresh
+    }
+
+    /// Whether memory is asked inside the call, before anything else.
+    pub(crate) fn peeks(&self) -> bool {
+        let looks = matches!(self.mode, ReadMode::Normal | ReadMode::CachedOnly);
+        // Where a leading tier is left out it is a look like any other.
+        looks && self.skip == Skip::default()
+    }
+
+    /// Flights of different kinds are not shared until they load.
+    pub(crate) fn kind(&self) -> u64 {
+        self.skip.bits() << 1 | u64::from(self.is_forced())
     }
 }
 
 impl Inner {
+    /// What a call about `source` wants.
+    pub(crate) fn wanted(&self, source: &str, options: &ReadOptions) -> Result<Wanted, Error> {
+        let own = self.chain.policies.of(source);
+        let patched = options.policy != crate::PolicyPatch::default();
+        let policy = if patched { Arc::new(own.patched(&options.policy)) } else { Arc::clone(own) };
+        if let Some(problem) = policy.problem() {
+            return Err(Error::Policy { problem });
+        }
+        let mut skip = Skip::default();
+        for name in &options.skip {
+            let tiers = &self.chain.tiers;
+            let Some(at) = tiers.iter().position(|tier| tier.name() == &**name) else {
+                let known: Vec<&str> = tiers.iter().map(Guard::name).collect();
+                let name = cache_core::Escaped(name).to_string();
+                return Err(Error::UnknownTier { name, known: known.join(", ") });
+            };
+            skip = skip.with(at);
+        }
+        let (mode, allow_stale) = (options.mode, options.allow_stale);
+        Ok(Wanted { policy, patched, skip, mode, allow_stale })
+    }
+
+    /// What a call without options wants.
+    pub(crate) fn usual(&self, source: &str) -> Wanted {
+        let policy = Arc::clone(self.chain.policies.of(source));
+        let skip = Skip::default();
+        Wanted { policy, patched: false, skip, mode: ReadMode::Normal, allow_stale: false }
+    }
+
     /// Runs `work` in a task of its own, so that it is done as a whole though its caller goes away.
     pub(crate) async fn whole<T: Send + 'static>(
         &self,
@@ -66,36 +133,192 @@ impl Inner {
         self.open()?;
         let task = self.tasks.spawn(work);
         drop(under_way);
-        // Aborted only when the runtime shuts down; a panic in a tier is its caller's.
-        task.await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_aborted) => Error::Closed,
-        })
+        match task.await {
+            Ok(Some(done)) => Ok(done),
+            // Ended by closing.
+            Ok(None) => Err(Error::Closed),
+            // Aborted only when the runtime shuts down; a panic in a tier is its caller's.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_aborted) => Err(Error::Closed),
+            },
+        }
+    }
+
+    /// Looks through the tiers, sharing what another look is finding out just now. A look behind a
+    /// hit is no part of a read, and counts none.
+    pub(crate) async fn look(&self, keys: &[Key], wanted: &Wanted, behind: bool) -> Vec<Looked> {
+        let skip = wanted.skip;
+        let counts_leading = !behind && !wanted.peeks();
+        let mut looks: Vec<Option<Looked>> = keys.iter().map(|_| None).collect();
+        loop {
+            let open = looks.iter().zip(keys).enumerate().filter(|(_, (look, _))| look.is_none());
+            let (places, asked): (Vec<usize>, Vec<Key>) =
+                open.map(|(place, (_, key))| (place, key.clone())).unzip();
+            if asked.is_empty() {
+                return looks.into_iter().flatten().collect();
+            }
+            let current = |key: &Key, flight: &flight::Flight<Looked, ()>| {
+                flight.kind == skip.bits() && !self.chain.may_be_barred(key, flight.started)
+            };
+            let parts = self.looks.join(asked, skip.bits(), current, || self.chain.next_stamp());
+            let (mut leaders, mut followers) = (Vec::new(), Vec::new());
+            for (place, part) in places.into_iter().zip(parts) {
+                match part {
+                    Part::Lead(leader, _) => leaders.push((place, leader)),
+                    Part::Follow(follower) => followers.push((place, follower)),
+                }
+            }
+            if !behind {
+                self.chain.counters.joined.add(followers.len() as u64);
+            }
+            // Its own work first: nobody waits for another before others can go on.
+            if !leaders.is_empty() {
+                let keys: Vec<Key> = leaders.iter().map(|(_, lead)| lead.key().clone()).collect();
+                let found = self.chain.look_up(&keys, skip, counts_leading).await;
+                for ((place, leader), look) in leaders.into_iter().zip(found) {
+                    if let Ok(look) = &look {
+                        // Not what a write has made out of date since it was looked for.
+                        let key = leader.key();
+                        let promote = || self.chain.promote(key, look, skip, &self.tasks);
+                        leader.if_current(promote);
+                    }
+                    looks[place] = Some(look.clone());
+                    leader.land(look);
+                }
+            }
+            for (place, mut follower) in followers {
+                // Lost if who looked has gone: then somebody else must look.
+                looks[place] = follower.outcome().await;
+            }
+        }
+    }
+
+    /// Lets who asks from now on see nothing of what began before a change.
+    pub(crate) fn detach(&self, selects: impl Fn(&Key) -> bool) {
+        self.flights.detach_where(&selects);
+        self.looks.detach_where(&selects);
     }
 
     pub(crate) async fn store(
         &self,
-        key: &Key,
-        value: Bytes,
-        options: SetOptions,
-    ) -> Vec<(&'static str, PutReport)> {
+        entries: Vec<(Key, Bytes, SetOptions)>,
+    ) -> Vec<Vec<(&'static str, PutReport)>> {
         let as_of = self.chain.latest_stamp().await;
-        let SetOptions { ttl, tags, content_type } = options;
-        let ttl = ttl.unwrap_or_else(|| self.policies.of(key.source()).ttl);
-        let tiers = match expiry(self.clock.now(), ttl) {
-            None => self.chain.forget(key, as_of).await,
-            Some(expires_at) => {
-                let entry = Entry::builder(value, as_of)
-                    .expires_at(expires_at)
-                    .content_type(content_type)
-                    .tags(tags)
-                    .build();
-                self.chain.put(key, &entry).await
-            }
-        };
-        // Whoever asks from now on must not be given what an earlier look or load brings.
+        let now = self.clock.now();
+        let mut reports: Vec<_> = entries.iter().map(|_| Vec::new()).collect();
+        let (mut places, mut stored) = (Vec::new(), Vec::new());
+        for (place, (key, value, options)) in entries.into_iter().enumerate() {
+            let policy = self.chain.policies.of(key.source());
+            let SetOptions { ttl, stale_for, tags, content_type, version } = options;
+            let lifetime = Lifetime { absent: false, ttl, stale_for };
+            let Some(limits) = policy.limits(now, &lifetime, seed(&key, as_of)) else {
+                self.loading.note(&key, as_of);
+                reports[place] = self.chain.forget(&key, as_of).await;
+                self.detach_key(&key);
+                continue;
+            };
+            let version = version.map(Into::into).or_else(|| self.chain.versions.of(key.source()));
+            let entry = Entry::builder(value, as_of)
+                .loaded_at(now)
+                .expires_at(limits.expires_at)
+                .stale_until(limits.stale_until)
+                .own_lifetime(ttl.is_some())
+                .version(version.as_deref())
+                .content_type(content_type)
+                .tags(tags)
+                .build();
+            // It may be said to be of another version than the one in force.
+            let in_force = self.chain.versions.of(key.source());
+            let entry = policy.adjusted(entry, in_force.as_deref());
+            places.push(place);
+            self.loading.note(&key, as_of);
+            stored.push((key, entry));
+        }
+        for (place, report) in places.into_iter().zip(self.chain.put(&stored).await) {
+            reports[place] = report;
+        }
+        // Whoever asks must not be given what an earlier look or load brings.
+        for (key, entry) in &stored {
+            self.detach_key(key);
+            self.chain.refill_now(key, entry);
+            self.throttle.worked(key);
+        }
+        reports
+    }
+
+    pub(crate) fn detach_key(&self, key: &Key) {
         self.flights.detach(key);
-        tiers
+        self.looks.detach(key);
+    }
+
+    /// What a `set` must not pass over in silence.
+    pub(crate) fn refusal(
+        &self,
+        key: &Key,
+        reports: &[(&'static str, PutReport)],
+    ) -> Option<Error> {
+        reports.iter().zip(&self.chain.tiers).find_map(|((name, report), tier)| {
+            let reason = match report {
+                PutReport::Failed(error) if self.chain.strict => {
+                    return Some(Error::Tier(Arc::clone(error)));
+                }
+                PutReport::Failed(error) => cache_core::Chained(&**error).to_string(),
+                PutReport::Done(cache_core::PutOutcome::Refused { reason }) => reason.clone(),
+                PutReport::Done(_) | PutReport::NotStored => return None,
+            };
+            let key = key.clone();
+            tier.is_required().then_some(Error::NotStored { key, tier: name, reason })
+        })
+    }
+
+    /// Sets barriers with one stamp: in this process at once, and in all tiers.
+    pub(crate) async fn bar(
+        &self,
+        barriers: impl FnOnce(Stamp) -> Vec<Barrier>,
+    ) -> Result<Removed, Arc<TierError>> {
+        let barriers = barriers(self.chain.latest_stamp().await);
+        for barrier in &barriers {
+            self.chain.remember(barrier);
+            // One that began after the stamp was issued may have read what is covered.
+            self.detach(|key| barrier.selector.may_select(key));
+        }
+        self.chain.bar(&barriers).await
+    }
+
+    /// Makes entries of the source that have another version stale, if the version is new.
+    pub(crate) async fn put_version_in_force(
+        &self,
+        source: &str,
+        version: &str,
+        since: Stamp,
+    ) -> Result<Removed, Arc<TierError>> {
+        // Who is told that a version is in force relies on its barrier being set here.
+        let order = self.version_order.lock().await;
+        let Some(barrier) = self.begin_version(source, version, since).await else {
+            return Ok(Removed::default());
+        };
+        let leading = self.chain.bar_leading(&barrier).await;
+        drop(order);
+        self.chain.bar_others(leading, &barrier).await
+    }
+
+    /// Puts a version in force, if it is another one than before; the barrier that the tiers are to
+    /// be given. Whoever calls it holds `version_order`.
+    pub(crate) async fn begin_version(
+        &self,
+        source: &str,
+        version: &str,
+        since: Stamp,
+    ) -> Option<Barrier> {
+        if !self.chain.versions.set(source, version, since) {
+            return None;
+        }
+        let selector = Selector::OtherVersion(source.into(), version.into());
+        let barrier = Barrier::expire(selector, self.chain.latest_stamp().await);
+        self.chain.remember(&barrier);
+        self.detach(|key| barrier.selector.may_select(key));
+        Some(barrier)
     }
 
     pub(crate) fn open(&self) -> Result<(), Error> {
@@ -117,108 +340,30 @@ impl Inner {
         Error::NoOrigin { name: cache_core::Escaped(source).to_string(), known }
     }
 
+    /// Counts one read and what it got.
     pub(crate) fn count(&self, key: &Key, hit: Option<&Hit>) {
         let tier = hit.and_then(|hit| {
-            self.chain.tiers.iter().find(|tier| ServedBy::Tier(tier.name()) == hit.served_by())
+            let by = |tier: &&Guard| ServedBy::Tier(tier.name()) == hit.served_by();
+            Some((hit, self.chain.tiers.iter().find(by)?))
         });
         match tier {
-            Some(tier) => self.count_hit(key, tier),
+            Some((hit, tier)) if hit.is_stale() => {
+                tier.counters.served_stale.add(1);
+                self.log_hit(key, tier, "stale hit");
+            }
+            Some((_, tier)) => self.count_hit(key, tier),
             None => self.chain.counters.misses.add(1),
         }
     }
 
     pub(crate) fn count_hit(&self, key: &Key, tier: &Guard) {
         tier.counters.served.add(1);
+        self.log_hit(key, tier, "hit");
+    }
+
+    fn log_hit(&self, key: &Key, tier: &Guard, what: &str) {
         if self.log_hits {
-            tracing::info!(target: "larder::hits", tier = tier.name(), %key, "hit");
+            tracing::info!(target: "larder::hits", tier = tier.name(), %key, "{what}");
         }
     }
-
-    /// The whole flight: lower tiers, then the load, then storing.
-    pub(crate) async fn fly<F, Fut>(
-        self: Arc<Self>,
-        leader: Leader,
-        key: Key,
-        tags: Vec<Tag>,
-        load: F,
-    ) where
-        F: FnOnce(LoadContext) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
-    {
-        match self.chain.look_up(&key, &self.tasks).await {
-            Ok(None) => {}
-            Ok(Some(hit)) => return leader.land(Ok(hit)),
-            Err(error) => return leader.land(Err(Error::Tier(error))),
-        }
-        let (entry, fate) = match self.load(&key, &tags, load).await {
-            Ok(loaded) => loaded,
-            Err(error) => return leader.land(Err(error)),
-        };
-        let hit = Hit::new(entry.clone(), ServedBy::Origin);
-        if fate != Fate::Store || self.chain.is_barred(&key, &entry) {
-            self.chain.counters.not_stored.add(1);
-            leader.land(Ok(hit));
-            // It was dead, or there would have been no load; a later one stays.
-            if fate == Fate::Forget && self.chain.remove_dead(Some(&key)).await.is_err() {
-                tracing::debug!(%key, "what is dead stays for now");
-            }
-            return;
-        }
-        if self.chain.fill_now(&key, &entry) {
-            // Who asks from now on finds it in memory; slower tiers need not be waited for.
-            leader.land(Ok(hit));
-            self.chain.fill_waiting(&key, &entry).await;
-        } else {
-            self.chain.fill_waiting(&key, &entry).await;
-            leader.land(Ok(hit));
-        }
-    }
-
-    /// Loads, and tells what is to become of the entry.
-    pub(crate) async fn load<F, Fut>(
-        &self,
-        key: &Key,
-        tags: &[Tag],
-        load: F,
-    ) -> Result<(Entry, Fate), Error>
-    where
-        F: FnOnce(LoadContext) -> Fut,
-        Fut: Future<Output = Result<Loaded, OriginError>>,
-    {
-        let as_of = self.chain.latest_stamp().await;
-        let context = LoadContext { key: key.clone(), as_of };
-        self.chain.counters.loads.add(1);
-        // The call too: a loader may panic before it has made its future.
-        let loaded = AssertUnwindSafe(async move { load(context).await }).catch_unwind().await;
-        let loaded = loaded
-            .map_err(|panic| Error::LoadPanicked { key: key.clone(), message: message(&*panic) })
-            .and_then(|result| result.map_err(Error::from))
-            .inspect_err(|_error| self.chain.counters.load_failures.add(1))?;
-        let ttl: Ttl = loaded.ttl.unwrap_or_else(|| self.policies.of(key.source()).ttl);
-        // From the end of the load: it may have waited long for its turn before it asked.
-        let now = self.clock.now();
-        let expires_at = expiry(now, ttl);
-        let entry = Entry::builder(loaded.value, as_of)
-            .expires_at(expires_at.unwrap_or(now))
-            .content_type(loaded.content_type)
-            .etag(loaded.etag)
-            .source_last_modified(loaded.source_last_modified)
-            .version(loaded.version)
-            .tags(tags.iter().cloned().chain(loaded.tags))
-            .build();
-        Ok((
-            entry,
-            match expires_at {
-                _ if !key.is_storable() => Fate::Pass,
-                None => Fate::Forget,
-                Some(_) => Fate::Store,
-            },
-        ))
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    cache_core::Escaped(text.unwrap_or("no message")).to_string()
 }

@@ -42,30 +42,44 @@ mod compose;
 pub mod config;
 mod error;
 mod flight;
+#[cfg(test)]
+mod flight_tests;
+mod fly;
 mod guard;
 mod hit;
 mod inner;
 mod load;
+mod loading;
+mod missed;
 mod outcome;
+mod pauses;
 mod policy;
+mod read;
+mod reads;
 mod stats;
+mod sync;
+mod tasks;
+mod tier_options;
+mod versions;
+mod wait;
 
 pub use cache_core::{
-    Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Entry, ErrorKind, Escaped,
-    Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load, Loaded, Origin,
-    OriginError, OriginErrorKind, PutOutcome, Request, Selector, SourceUsage, Stamp, Summary,
-    SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
+    Answer, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Effect, Entry,
+    ErrorKind, Escaped, Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load,
+    Loaded, Origin, OriginError, OriginErrorKind, PutOutcome, Request, Selector, SourceUsage,
+    Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
 };
 
 pub use crate::{
     builder::{BuildError, CacheBuilder},
     cache::Cache,
     error::Error,
-    hit::{Hit, ServedBy},
+    hit::{Hit, ServedBy, StaleReason},
     load::LoadContext,
-    outcome::{CloseReport, PutReport, ReadOptions, Removed, SetOptions, SetOutcome},
-    policy::Policy,
+    outcome::{CloseReport, PutReport, ReadMode, ReadOptions, Removed, SetOptions, SetOutcome},
+    policy::{Failure, Failures, Policy, PolicyPatch},
     stats::{Stats, TierStats},
+    tier_options::{BreakerOptions, TierOptions},
 };
 
 /// The error of a tier, as its trait returns it.

@@ -1,8 +1,14 @@
 //! What a loader is told.
 
-use cache_core::{Key, Stamp};
+use std::{fmt, sync::Arc};
+
+use cache_core::{Entry, Key, Loaded, OriginError, OriginErrorKind, Stamp};
+
+use crate::Policy;
 
 /// What a loader may want to know about the load it does.
+///
+/// What it wants otherwise than the policy says, it says in its answer: see [`Loaded`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoadContext {
@@ -10,4 +16,22 @@ pub struct LoadContext {
     pub key: Key,
     /// The stamp the value will have: the instant the load started.
     pub as_of: Stamp,
+    /// What is stored and no longer fresh, or to be refreshed. Its validators (`etag`,
+    /// `source_last_modified`, `version`) allow a conditional request.
+    pub stored: Option<Entry>,
+    /// What holds for this load.
+    pub policy: Arc<Policy>,
+}
+
+impl LoadContext {
+    /// The answer that what is stored still holds. An error if nothing is stored.
+    pub fn not_modified(&self) -> Loaded {
+        Loaded::not_modified()
+    }
+
+    /// Gives up without a failure of the origin: what is stale may be served instead. `reason` must
+    /// hold no secrets.
+    pub fn fail(&self, reason: impl fmt::Display) -> OriginError {
+        OriginError::new(OriginErrorKind::GaveUp, self.key.source(), reason)
+    }
 }

@@ -1,29 +1,88 @@
 //! What calls are asked for and what they report.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use cache_core::{PutOutcome, Tag, Ttl};
+use cache_core::{Key, PutOutcome, Tag, Ttl};
+
+use crate::PolicyPatch;
+
+/// Where a read looks, and whether it loads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// What is stored and fresh, or else what a load brings.
+    #[default]
+    Normal,
+    /// Load now, whatever is stored, and store it. A `get`, which never loads, finds nothing.
+    Refresh,
+    /// What is stored, never a load: if nothing usable is stored, that is an error.
+    CachedOnly,
+    /// As if there were no cache: load, neither read nor store. A `get` finds nothing.
+    Bypass,
+}
 
 /// How a read goes about it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ReadOptions {
-    /// Do as if nothing were stored: a `get` finds nothing, a `get_or_load` loads and does not
-    /// store.
-    pub bypass: bool,
+    /// Where it looks, and whether it loads.
+    pub mode: ReadMode,
+    /// Whether a stale value will do when there is no fresh one, however stale, as long as it is
+    /// not dead. A call that loads tries that first.
+    pub allow_stale: bool,
     /// If what is stored under the key is dead, remove it.
     pub purge_expired: bool,
+    /// Names of tiers that are not asked. What is loaded is stored in them all the same.
+    pub skip: Vec<Cow<'static, str>>,
+    /// What holds for this call in place of the source's policy. Of calls that share a load, those
+    /// of the first hold for the load.
+    pub policy: PolicyPatch,
 }
 
 impl ReadOptions {
+    fn mode(mode: ReadMode) -> Self {
+        Self { mode, ..Self::default() }
+    }
+
+    /// Reads that load now.
+    pub fn refresh() -> Self {
+        Self::mode(ReadMode::Refresh)
+    }
+
+    /// Reads that never load.
+    pub fn cached_only() -> Self {
+        Self::mode(ReadMode::CachedOnly)
+    }
+
     /// Reads that ignore what is stored.
-    pub const fn bypass() -> Self {
-        Self { bypass: true, purge_expired: false }
+    pub fn bypass() -> Self {
+        Self::mode(ReadMode::Bypass)
     }
 
     /// Reads that remove what is dead.
-    pub const fn purge_expired() -> Self {
-        Self { bypass: false, purge_expired: true }
+    pub fn purge_expired() -> Self {
+        Self { purge_expired: true, ..Self::default() }
+    }
+
+    /// Takes a stale value, however stale, where there is no fresh one.
+    #[must_use]
+    pub fn allow_stale(mut self) -> Self {
+        self.allow_stale = true;
+        self
+    }
+
+    /// Leaves out the tier of this name.
+    #[must_use]
+    pub fn skip(mut self, tier: impl Into<Cow<'static, str>>) -> Self {
+        self.skip.push(tier.into());
+        self
+    }
+
+    /// Changes the source's policy for this call.
+    #[must_use]
+    pub fn policy(mut self, patch: PolicyPatch) -> Self {
+        self.policy = patch;
+        self
     }
 }
 
@@ -33,10 +92,14 @@ impl ReadOptions {
 pub struct SetOptions {
     /// How long it stays fresh; `None` leaves it to the source's policy.
     pub ttl: Option<Ttl>,
+    /// How long it may be served after that; `None` leaves it to the source's policy.
+    pub stale_for: Option<Duration>,
     /// Its tags.
     pub tags: Vec<Tag>,
     /// Its media type.
     pub content_type: Option<String>,
+    /// Version of the source's data that it was made from; `None`: the one in force.
+    pub version: Option<String>,
 }
 
 impl SetOptions {
@@ -44,6 +107,13 @@ impl SetOptions {
     #[must_use]
     pub fn ttl(ttl: Duration) -> Self {
         Self { ttl: Some(Ttl::For(ttl)), ..Self::default() }
+    }
+
+    /// Usable for so long after it is no longer fresh, as far as the policy has use for it.
+    #[must_use]
+    pub fn stale_for(mut self, extra: Duration) -> Self {
+        self.stale_for = Some(extra);
+        self
     }
 
     /// Adds a tag.
@@ -57,6 +127,13 @@ impl SetOptions {
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Says which version of the source's data it was made from.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
         self
     }
 }
@@ -110,8 +187,11 @@ impl Removed {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Loads and fills that had not ended at the deadline.
+    /// Loads, fills, refreshes, sets and invalidations that had not ended at the deadline, and were
+    /// dropped.
     pub unfinished: usize,
+    /// The keys whose loads were among them.
+    pub dropped_loads: Vec<Key>,
     /// Tiers that did not close, and why.
     pub failed: Vec<(&'static str, String)>,
 }

@@ -20,19 +20,23 @@ impl Counter {
 
 /// What this process's handle to the chain counted.
 ///
-/// Each read counts exactly once: `reads = hits + misses`, and `hits` is the sum of what the tiers
-/// `served`.
+/// Each read counts exactly once: `reads = hits + stale_hits + misses`; `hits` is the sum of what
+/// the tiers `served`, and `stale_hits` of what they `served_stale`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Reads that a tier answered.
+    /// Reads that a tier answered with what is fresh.
     pub hits: u64,
+    /// Reads that a tier answered with what is stale.
+    pub stale_hits: u64,
     /// Reads that no tier answered.
     pub misses: u64,
-    /// Loads that were started.
+    /// Keys whose load was started.
     pub loads: u64,
-    /// Loads that failed.
+    /// Keys whose load failed.
     pub load_failures: u64,
+    /// Refreshes that were begun behind a hit; what a lower tier has newer is not loaded.
+    pub refreshes: u64,
     /// Reads that joined a load, or a look into lower tiers, that another one had started.
     pub joined: u64,
     /// Entries copied into a higher tier.
@@ -47,12 +51,13 @@ pub struct Stats {
 impl Stats {
     /// All reads.
     pub fn reads(&self) -> u64 {
-        self.hits + self.misses
+        self.hits + self.stale_hits + self.misses
     }
 
     /// Share of the reads that a tier answered, if there were any.
     pub fn hit_rate(&self) -> Option<f64> {
-        (self.reads() > 0).then(|| self.hits as f64 / self.reads() as f64)
+        let answered = self.hits + self.stale_hits;
+        (self.reads() > 0).then(|| answered as f64 / self.reads() as f64)
     }
 
     /// The tier of this name.
@@ -67,10 +72,15 @@ impl Stats {
 pub struct TierStats {
     /// Its name.
     pub name: &'static str,
-    /// Reads of the chain that it answered; reads that shared one look into it count each.
+    /// Reads of the chain that it answered with what is fresh; reads that shared one look into it
+    /// count each.
     pub served: u64,
-    /// Times it was asked and had a usable entry.
+    /// Reads of the chain that it answered with what is stale.
+    pub served_stale: u64,
+    /// Times it was asked and had a fresh entry.
     pub found: u64,
+    /// Times it was asked and had a stale entry.
+    pub found_stale: u64,
     /// Times it was asked and had none.
     pub not_found: u64,
     /// Entries it stored.
@@ -81,6 +91,8 @@ pub struct TierStats {
     pub barred: u64,
     /// Entries it did not take.
     pub refused: u64,
+    /// Damaged values that it found, and gave up.
+    pub corrupt: u64,
     /// Operations that failed, time-outs included.
     pub errors: u64,
     /// Operations skipped while its breaker was open.
@@ -93,6 +105,7 @@ pub(crate) struct ChainCounters {
     pub(crate) misses: Counter,
     pub(crate) loads: Counter,
     pub(crate) load_failures: Counter,
+    pub(crate) refreshes: Counter,
     pub(crate) joined: Counter,
     pub(crate) promotions: Counter,
     pub(crate) not_stored: Counter,
@@ -102,7 +115,9 @@ pub(crate) struct ChainCounters {
 #[derive(Debug, Default)]
 pub(crate) struct TierCounters {
     pub(crate) served: Counter,
+    pub(crate) served_stale: Counter,
     pub(crate) found: Counter,
+    pub(crate) found_stale: Counter,
     pub(crate) not_found: Counter,
     pub(crate) stored: Counter,
     pub(crate) superseded: Counter,
@@ -113,11 +128,14 @@ pub(crate) struct TierCounters {
 }
 
 impl TierCounters {
-    pub(crate) fn snapshot(&self, name: &'static str) -> TierStats {
+    pub(crate) fn snapshot(&self, name: &'static str, corrupt: u64) -> TierStats {
         TierStats {
             name,
+            corrupt,
             served: self.served.get(),
+            served_stale: self.served_stale.get(),
             found: self.found.get(),
+            found_stale: self.found_stale.get(),
             not_found: self.not_found.get(),
             stored: self.stored.get(),
             superseded: self.superseded.get(),

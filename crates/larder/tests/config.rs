@@ -3,14 +3,23 @@
 #![cfg(feature = "config")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "config/advice.rs"]
+mod advice;
+#[cfg(all(feature = "memory", feature = "sqlite", feature = "http"))]
+#[path = "config/chain.rs"]
+mod chain;
 #[path = "config/errors.rs"]
 mod errors;
 #[path = "config/layers.rs"]
 mod layers;
 #[path = "config/options.rs"]
 mod options;
+#[path = "config/policies.rs"]
+mod policies;
 #[path = "config/secrets.rs"]
 mod secrets;
+#[path = "config/tiers.rs"]
+mod tiers;
 #[path = "config/variables.rs"]
 mod variables;
 

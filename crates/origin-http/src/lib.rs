@@ -112,12 +112,11 @@ impl HttpOrigin {
         let text = |name: HeaderName| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
-        let mut loaded = Loaded::new(bytes::Bytes::new());
-        loaded.content_type = text(CONTENT_TYPE);
-        loaded.etag = text(ETAG);
-        loaded.source_last_modified = text(LAST_MODIFIED);
+        let content_type = text(CONTENT_TYPE);
+        let etag = text(ETAG);
+        let source_last_modified = text(LAST_MODIFIED);
         let limit = self.source.max_body_bytes;
-        loaded.value = body::read(response, limit).await.map_err(|error| match error {
+        let value = body::read(response, limit).await.map_err(|error| match error {
             body::BodyError::TooLarge => self.failed(
                 OriginErrorKind::TooLarge,
                 Some(url),
@@ -125,6 +124,10 @@ impl HttpOrigin {
             ),
             body::BodyError::Transport(error) => self.transport(url, error),
         })?;
+        let mut loaded = Loaded::new(value);
+        loaded.content_type = content_type;
+        loaded.etag = etag;
+        loaded.source_last_modified = source_last_modified;
         Ok(loaded)
     }
 

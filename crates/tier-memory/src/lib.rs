@@ -9,15 +9,16 @@ use std::{
     fmt,
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use cache_core::{
-    Barrier, BarrierSet, Capability, Clock, Entry, Filter, Freshness, Inspect, Key, PutOutcome,
-    Result, Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tier, Timestamp, Usage,
+    Barrier, BarrierSet, Capability, Clock, Effect, Entry, Filter, Freshness, Inspect, Key,
+    PutOutcome, Result, Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tier,
+    Timestamp, Usage, Verdict,
 };
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
@@ -138,29 +139,77 @@ impl MemoryTier {
         removed.into_inner()
     }
 
+    /// Remembers the barrier and carries it out; how many entries it changed.
     fn bar_now(&self, barrier: &Barrier) -> u64 {
-        // First the barrier: a put that is under way now is found out at its first read.
+        // First the barrier: a put that begins now knows it. One that began before is awaited, so
+        // that it is found below, and does not depend on the barrier's being remembered for ever.
         self.barriers.add(barrier);
         match &barrier.selector {
-            Selector::Key(key) => {
-                let removed = self.cache.remove_if(key, |entry| barrier.covers(key, entry));
-                u64::from(removed.is_some())
-            }
-            _ => self.discard_where(|key, entry| barrier.covers(key, entry)),
+            Selector::Key(key) => drop(self.order(key)),
+            _ => self.stripes.iter().for_each(|stripe| drop(lock(stripe))),
+        }
+        match barrier.effect {
+            Effect::Forget => self.forget(barrier),
+            Effect::Expire => self.expire(barrier),
         }
     }
+
+    fn forget(&self, barrier: &Barrier) -> u64 {
+        let covers = |key: &Key, entry: &Entry| barrier.covers(key, entry);
+        match &barrier.selector {
+            Selector::Key(key) => {
+                u64::from(self.cache.remove_if(key, |entry| covers(key, entry)).is_some())
+            }
+            _ => self.discard_where(covers),
+        }
+    }
+
+    fn expire(&self, barrier: &Barrier) -> u64 {
+        let changes = |key: &Key, entry: &Entry| {
+            !entry.is_expired() && barrier.covers(key, entry) && self.expire_one(key, entry)
+        };
+        match &barrier.selector {
+            Selector::Key(key) => {
+                u64::from(self.cache.peek(key).is_some_and(|entry| changes(key, &entry)))
+            }
+            // No lock is held between two of them.
+            _ => self.cache.iter().filter(|(key, entry)| changes(key, entry)).count() as u64,
+        }
+    }
+
+    /// Puts the expired form of an entry in its place, unless it has gone meanwhile.
+    fn expire_one(&self, key: &Key, entry: &Entry) -> bool {
+        let _order = self.order(key);
+        let mut replacing = Some(key.clone());
+        self.cache.peek(key).is_some_and(|stored| stored.is_same(entry))
+            && self
+                .cache
+                .replace_with_lifecycle(key.clone(), entry.to_expired(), true, &mut replacing)
+                .is_ok()
+    }
+
+    /// Orders puts of a key, and whatever else replaces its entry: quick_cache has no
+    /// compare-and-insert that also keeps its capacity.
+    fn order(&self, key: &Key) -> MutexGuard<'_, ()> {
+        lock(&self.stripes[self.hasher.hash_one(key) as usize % STRIPES])
+    }
+}
+
+fn lock(stripe: &Mutex<()>) -> MutexGuard<'_, ()> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SyncTier for MemoryTier {
     #[inline]
     fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry> {
         let entry = self.cache.get(key)?;
-        if self.barriers.covers(key, &entry) || entry.freshness(now) == Freshness::Dead {
+        let verdict = self.barriers.judge(key, &entry);
+        if verdict == Verdict::Barred || entry.freshness(now) == Freshness::Dead {
             // Only if it is still this one: a newer value may have come meanwhile.
             self.cache.remove_if(key, |stored| stored.is_same(&entry));
             return None;
         }
-        Some(entry)
+        Some(if verdict == Verdict::Expired { entry.to_expired() } else { entry })
     }
 
     fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome {
@@ -168,27 +217,33 @@ impl SyncTier for MemoryTier {
             return PutOutcome::Refused { reason: "the key cannot be stored".to_owned() };
         }
         let weight = ByBytes.weight(key, entry);
-        // Orders the look and the insert of one key; quick_cache has no compare-and-insert that
-        // also keeps its capacity.
-        let stripe = self.hasher.hash_one(key) as usize % STRIPES;
-        let _order = self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
-        if self.barriers.covers(key, entry) {
-            return PutOutcome::Barred;
-        }
-        if self.cache.peek(key).is_some_and(|stored| stored.as_of() >= entry.as_of()) {
+        let _order = self.order(key);
+        let entry = match self.barriers.judge(key, entry) {
+            Verdict::Barred => return PutOutcome::Barred,
+            Verdict::Expired => entry.to_expired(),
+            Verdict::Passes => entry.clone(),
+        };
+        let stays = |stored: Entry| {
+            stored.as_of() > entry.as_of()
+                || stored.as_of() == entry.as_of()
+                    && stored.freshness(self.clock.now()) != Freshness::Dead
+        };
+        if self.cache.peek(key).is_some_and(stays) {
             return PutOutcome::Superseded;
         }
         if weight > self.largest {
             // What is there is older than what the caller has seen: it must not be served again,
             // nor a copy of it that is under way.
             let stamp = Stamp::from_packed(entry.as_of().packed().saturating_sub(1));
-            self.bar_now(&Barrier { selector: Selector::Key(key.clone()), stamp });
+            let barrier = Barrier::forget(Selector::Key(key.clone()), stamp);
+            self.barriers.add(&barrier);
+            self.forget(&barrier);
             let largest = self.largest;
             let reason = format!("it weighs {weight} bytes, more than one shard's {largest}");
             return PutOutcome::Refused { reason };
         }
         let mut replacing = Some(key.clone());
-        self.cache.insert_with_lifecycle(key.clone(), entry.clone(), &mut replacing);
+        self.cache.insert_with_lifecycle(key.clone(), entry, &mut replacing);
         PutOutcome::Stored
     }
 }
@@ -265,11 +320,12 @@ impl Inspect for MemoryTier {
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         found.truncate(limit);
         let summary = |(key, entry): (Key, Entry)| Summary {
-            key,
             raw_bytes: entry.value().len() as u64,
             stored_bytes: entry.value().len() as u64,
             expires_at: entry.expires_at(),
             stale_until: entry.stale_until(),
+            expired: self.barriers.judge(&key, &entry) == Verdict::Expired || entry.is_expired(),
+            key,
             tags: entry.tags().to_vec(),
         };
         Ok(found.into_iter().map(summary).collect())

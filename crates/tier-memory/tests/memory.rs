@@ -126,7 +126,7 @@ fn an_entry_put_while_a_barrier_arrives_is_never_served() {
     let key = Key::new("a:1");
     for _ in 0..2_000 {
         let loaded = entry(&stamps, 10);
-        let barrier = Barrier { selector: Selector::Source("a".into()), stamp: stamps.issue() };
+        let barrier = Barrier::forget(Selector::source("a"), stamps.issue());
         thread::scope(|scope| {
             scope.spawn(|| tier.put_now(&key, &loaded));
             scope.spawn(|| futures(tier.bar(&barrier)));
@@ -158,5 +158,55 @@ fn futures<T>(future: impl Future<Output = T>) -> T {
     match future.as_mut().poll(&mut context) {
         std::task::Poll::Ready(value) => value,
         std::task::Poll::Pending => panic!("the memory tier never waits"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_expired_stays_stale_when_its_barrier_is_long_gone() {
+    let (tier, stamps, clock) = tier(MIB);
+    let key = Key::new("a:1");
+    tier.put_now(&key, &entry(&stamps, 10));
+    let expire = Barrier::expire(Selector::Key(key.clone()), stamps.issue());
+    assert_eq!(tier.bar(&expire).await.unwrap(), 1);
+    let weight = tier.stats().weight;
+    // So many later ones that old ones are dropped.
+    clock.advance(Duration::from_hours(48));
+    for n in 0..10_000 {
+        let other = Selector::Key(Key::new(format!("b:{n}")));
+        tier.bar(&Barrier::forget(other, stamps.issue())).await.unwrap();
+    }
+    let found = tier.get_now(&key, clock.now()).unwrap();
+    assert!(found.is_expired(), "{found:?}");
+    let again = tier.get_now(&key, clock.now()).unwrap();
+    assert!(found.is_same(&again), "a stale hit allocates nothing either");
+    assert_eq!((tier.stats().weight, tier.stats().evictions), (weight, 0));
+}
+
+#[test]
+fn a_barrier_expires_or_forgets_what_threads_put_meanwhile() {
+    for expires in [false, true] {
+        let (tier, stamps, clock) = tier(16 * MIB);
+        let puts: Vec<_> =
+            (0..2_000).map(|n| (Key::new(format!("a:{n}")), entry(&stamps, 1))).collect();
+        let stamp = stamps.issue();
+        let barrier = if expires { Barrier::expire } else { Barrier::forget };
+        let barrier = barrier(Selector::source("a"), stamp);
+        thread::scope(|scope| {
+            for part in puts.chunks(500) {
+                let tier = &tier;
+                scope.spawn(move || {
+                    for (key, entry) in part {
+                        tier.put_now(key, entry);
+                    }
+                });
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(tier.bar(&barrier)).unwrap();
+        });
+        for (key, _) in &puts {
+            let found = tier.get_now(key, clock.now());
+            assert_eq!(found.map(|entry| entry.is_expired()), expires.then_some(true));
+        }
+        assert_eq!(tier.stats().entries, if expires { 2_000 } else { 0 });
     }
 }

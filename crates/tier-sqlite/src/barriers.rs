@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cache_core::{Barrier, Entry, Key, Selector, Stamp, Timestamp};
-use rusqlite::{Connection, OptionalExtension};
+use cache_core::{Barrier, Effect, Entry, Key, Selector, Stamp, Timestamp, Verdict};
+use rusqlite::{Connection, ToSql};
 
-use crate::{rows::key_hash, stamps};
+use crate::{
+    rows::{EXPIRED, key_hash},
+    stamps,
+};
 
 /// Barriers are kept at least this long: longer than any load may take.
 const KEEP: Duration = Duration::from_hours(24);
@@ -14,77 +17,105 @@ const KEEP: Duration = Duration::from_hours(24);
 #[derive(Clone, Copy)]
 struct Columns<'a> {
     kind: u8,
-    key: &'a str,
-    source: &'a str,
+    name: &'a str,
     tag: &'a str,
 }
 
 impl<'a> Columns<'a> {
-    const ALL: Self = Self { kind: 0, key: "", source: "", tag: "" };
+    const ALL: Self = Self { kind: 0, name: "", tag: "" };
 
     const fn key(key: &'a str) -> Self {
-        Self { kind: 1, key, ..Self::ALL }
+        Self { kind: 1, name: key, tag: "" }
     }
 
-    const fn source(source: &'a str) -> Self {
-        Self { kind: 2, source, ..Self::ALL }
+    const fn prefix(prefix: &'a str) -> Self {
+        Self { kind: 2, name: prefix, tag: "" }
     }
 
     const fn tag(tag: &'a str) -> Self {
-        Self { kind: 3, tag, ..Self::ALL }
+        Self { kind: 3, name: "", tag }
     }
 
-    const fn source_tag(source: &'a str, tag: &'a str) -> Self {
-        Self { kind: 4, key: "", source, tag }
+    const fn prefix_tag(prefix: &'a str, tag: &'a str) -> Self {
+        Self { kind: 4, name: prefix, tag }
+    }
+
+    const fn other_version(source: &'a str, version: &'a str) -> Self {
+        Self { kind: 5, name: source, tag: version }
     }
 
     fn of(selector: &'a Selector) -> Self {
         match selector {
             Selector::Key(key) => Self::key(key.as_str()),
-            Selector::Source(source) => Self::source(source),
+            Selector::Prefix(prefix) => Self::prefix(prefix),
             Selector::Tag(tag) => Self::tag(tag.as_str()),
-            Selector::SourceTag(source, tag) => Self::source_tag(source, tag.as_str()),
+            Selector::PrefixTag(prefix, tag) => Self::prefix_tag(prefix, tag.as_str()),
+            Selector::OtherVersion(source, version) => Self::other_version(source, version),
             // `All`; a selector this code does not know must not be taken for less than it is.
             _ => Self::ALL,
         }
     }
 }
 
-/// Whether a stored barrier covers the entry.
-pub(crate) fn cover(
+const fn code(effect: Effect) -> u8 {
+    match effect {
+        Effect::Forget => 0,
+        Effect::Expire => 1,
+    }
+}
+
+/// What the stored barriers say about the entry.
+pub(crate) fn judge(
     connection: &Connection,
     key: &Key,
     entry: &Entry,
     now: Timestamp,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Verdict> {
+    let mut verdict = Verdict::Passes;
     let mut any = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM barriers)")?;
     if !any.query_row([], |row| row.get::<_, bool>(0))? {
-        return Ok(false);
+        return Ok(verdict);
     }
-    let mut find = connection.prepare_cached(
-        "SELECT stamp FROM barriers WHERE kind = ?1 AND key = ?2 AND source = ?3 AND tag = ?4",
+    let as_of = entry.as_of().packed().cast_signed();
+    let believable = Stamp::latest_believable(now).packed().cast_signed();
+    let mut exact = connection.prepare_cached(
+        "SELECT min(effect) FROM barriers
+         WHERE kind = ?1 AND name = ?2 AND tag = ?3 AND stamp BETWEEN ?4 AND ?5",
     )?;
-    let mut covered = |by: Columns<'_>| -> rusqlite::Result<bool> {
-        let found = find.query_row((by.kind, by.key, by.source, by.tag), |row| row.get(0));
-        let stamp = found.optional()?.map(i64::cast_unsigned).map(Stamp::from_packed);
-        Ok(stamp.is_some_and(|stamp| entry.as_of() <= stamp && stamp.is_believable(now)))
+    let mut note = |effect: Option<u8>| {
+        verdict = match effect {
+            Some(0) => Verdict::Barred,
+            Some(_) if verdict == Verdict::Passes => Verdict::Expired,
+            _ => verdict,
+        };
     };
-    let source = key.source();
-    for by in [Columns::ALL, Columns::key(key.as_str()), Columns::source(source)] {
-        if covered(by)? {
-            return Ok(true);
-        }
+    let mut look = |by: Columns<'_>| -> rusqlite::Result<()> {
+        let covers = (by.kind, by.name, by.tag, as_of, believable);
+        note(exact.query_row(covers, |row| row.get(0))?);
+        Ok(())
+    };
+    look(Columns::ALL)?;
+    look(Columns::key(key.as_str()))?;
+    for prefix in key.prefixes() {
+        look(Columns::prefix(prefix))?;
     }
     for tag in entry.tags() {
         let tag = tag.as_str();
-        if covered(Columns::tag(tag))? || covered(Columns::source_tag(source, tag))? {
-            return Ok(true);
+        look(Columns::tag(tag))?;
+        for prefix in key.prefixes() {
+            look(Columns::prefix_tag(prefix, tag))?;
         }
     }
-    Ok(false)
+    let mut others = connection.prepare_cached(
+        "SELECT min(effect) FROM barriers
+         WHERE kind = 5 AND name = ?1 AND tag IS NOT ?2 AND stamp BETWEEN ?3 AND ?4",
+    )?;
+    let covers = (key.source(), entry.version(), as_of, believable);
+    note(others.query_row(covers, |row| row.get(0))?);
+    Ok(verdict)
 }
 
-/// Remembers the barrier and removes what it covers; how many entries went.
+/// Remembers the barrier and removes or expires what it covers; how many entries it changed.
 pub(crate) fn set(
     connection: &Connection,
     barrier: &Barrier,
@@ -96,11 +127,11 @@ pub(crate) fn set(
     stamps::note(connection, barrier.stamp, now)?;
     connection
         .prepare_cached(
-            "INSERT INTO barriers (kind, key, source, tag, stamp) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO barriers (kind, name, tag, effect, stamp) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO UPDATE SET stamp = excluded.stamp
              WHERE excluded.stamp > stamp OR stamp > ?6",
         )?
-        .execute((by.kind, by.key, by.source, by.tag, stamp, believable))?;
+        .execute((by.kind, by.name, by.tag, code(barrier.effect), stamp, believable))?;
     // By the time now, not by the stamp: a barrier from ahead must not sweep the others away.
     let keep = i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
     let horizon = Timestamp::from_millis(now.as_millis().saturating_sub(keep));
@@ -110,22 +141,33 @@ pub(crate) fn set(
     .packed()
     .cast_signed()])?;
 
-    // Rows from beyond belief go too: they are not served, and would be once they are believed.
-    let delete = "DELETE FROM entries WHERE (as_of <= ?1 OR as_of > ?2 OR as_of < 0)";
+    let change = match barrier.effect {
+        // Rows from beyond belief go too: they are not served, and would be once they are believed.
+        Effect::Forget => {
+            "DELETE FROM entries WHERE (as_of <= ?1 OR as_of > ?2 OR as_of < 0)".to_owned()
+        }
+        // The complement: values need not be read to keep the checksums true.
+        Effect::Expire => format!(
+            "UPDATE entries SET flags = flags | {EXPIRED}, checksum = ~checksum
+             WHERE as_of <= ?1 AND as_of <= ?2 AND flags & {EXPIRED} = 0"
+        ),
+    };
     let tagged = "id IN (SELECT entry FROM entry_tags WHERE tag = ?3)";
-    match by.kind {
-        1 => connection
-            .prepare_cached(&format!("{delete} AND key_hash = ?3 AND key = ?4"))?
-            .execute((stamp, believable, key_hash(by.key), by.key)),
-        2 => connection
-            .prepare_cached(&format!("{delete} AND source = ?3"))?
-            .execute((stamp, believable, by.source)),
-        3 => connection
-            .prepare_cached(&format!("{delete} AND {tagged}"))?
-            .execute((stamp, believable, by.tag)),
-        4 => connection
-            .prepare_cached(&format!("{delete} AND {tagged} AND source = ?4"))?
-            .execute((stamp, believable, by.tag, by.source)),
-        _ => connection.prepare_cached(delete)?.execute((stamp, believable)),
-    }
+    // `;` comes after `:`: what is between is below the prefix.
+    let below = |n: u8| {
+        format!("source = ?{n} AND (key = ?{0} OR key >= ?{0} || ':' AND key < ?{0} || ';')", n + 1)
+    };
+    let source = by.name.split(':').next().unwrap_or_default();
+    let hash = key_hash(by.name);
+    let (condition, selected): (String, Vec<&dyn ToSql>) = match by.kind {
+        1 => ("key_hash = ?3 AND key = ?4".to_owned(), vec![&hash, &by.name]),
+        2 => (below(3), vec![&source, &by.name]),
+        3 => (tagged.to_owned(), vec![&by.tag]),
+        4 => (format!("{tagged} AND {}", below(4)), vec![&by.tag, &source, &by.name]),
+        5 => ("source = ?3 AND version IS NOT ?4".to_owned(), vec![&by.name, &by.tag]),
+        _ => ("true".to_owned(), Vec::new()),
+    };
+    let stamps: [&dyn ToSql; 2] = [&stamp, &believable];
+    let parameters: Vec<&dyn ToSql> = stamps.into_iter().chain(selected).collect();
+    connection.prepare_cached(&format!("{change} AND {condition}"))?.execute(&*parameters)
 }

@@ -15,26 +15,31 @@ impl Inspect for SqliteTier {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<Summary>> {
-        let source = filter.source.clone();
+        let prefix = filter.prefix.clone();
+        let source =
+            prefix.as_deref().and_then(|prefix| prefix.split(':').next()).map(str::to_owned);
         let tag = filter.tag.as_ref().map(|tag| tag.as_str().to_owned());
         let after = after.map(|key| key.as_str().to_owned());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let workers = self.workers(Op::Inspect)?;
         let found = workers.read(move |connection, _| {
             let mut statement = connection.prepare_cached(
-                "SELECT key, raw_len, length(value), expires_at, stale_until, tags FROM entries
-                 WHERE (?1 IS NULL OR source = ?1)
+                "SELECT key, raw_len, length(value), expires_at, stale_until, tags, flags
+                 FROM entries
+                 WHERE (?1 IS NULL OR source = ?1
+                         AND (key = ?5 OR key >= ?5 || ':' AND key < ?5 || ';'))
                      AND (?2 IS NULL OR id IN (SELECT entry FROM entry_tags WHERE tag = ?2))
                      AND (?3 IS NULL OR key > ?3)
                  ORDER BY key LIMIT ?4",
             )?;
-            let rows = statement.query_map((source, tag, after, limit), |row| {
+            let rows = statement.query_map((source, tag, after, limit, prefix), |row| {
                 Ok(Summary {
                     key: Key::new(row.get_ref(0)?.as_str()?),
                     raw_bytes: row.get(1)?,
                     stored_bytes: row.get(2)?,
                     expires_at: Timestamp::from_millis(row.get(3)?),
                     stale_until: Timestamp::from_millis(row.get(4)?),
+                    expired: row.get::<_, i64>(6)? & rows::EXPIRED != 0,
                     tags: rows::split_tags(row.get_ref(5)?.as_str()?).flatten().collect(),
                 })
             })?;

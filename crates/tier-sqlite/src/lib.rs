@@ -27,7 +27,7 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
-    Selector, Stamp, Stamped, Tier, Timestamp,
+    Selector, Stamp, Stamped, Tier, Timestamp, Verdict,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
@@ -149,12 +149,19 @@ enum Plan {
 }
 
 impl Plan {
-    fn carry_out(&self, connection: &Connection, now: Timestamp) -> rusqlite::Result<PutOutcome> {
+    fn carry_out(
+        &mut self,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> rusqlite::Result<PutOutcome> {
         Ok(match self {
             Self::Store(stored) => {
-                if barriers::cover(connection, stored.key(), stored.entry(), now)? {
-                    PutOutcome::Barred
-                } else if stored.upsert(connection, now)? {
+                match barriers::judge(connection, stored.key(), stored.entry(), now)? {
+                    Verdict::Barred => return Ok(PutOutcome::Barred),
+                    Verdict::Expired => stored.expire(),
+                    Verdict::Passes => {}
+                }
+                if stored.upsert(connection, now)? {
                     PutOutcome::Stored
                 } else {
                     PutOutcome::Superseded
@@ -163,7 +170,7 @@ impl Plan {
             Self::Refuse { key, as_of, reason } => {
                 // Nor may a copy of the older value that is under way come after it.
                 let stamp = Stamp::from_packed(as_of.packed().saturating_sub(1));
-                let barrier = Barrier { selector: Selector::Key(key.clone()), stamp };
+                let barrier = Barrier::forget(Selector::Key(key.clone()), stamp);
                 barriers::set(connection, &barrier, now)?;
                 PutOutcome::Refused { reason: reason.clone() }
             }
@@ -247,7 +254,7 @@ impl Tier for SqliteTier {
         let latest = entries.iter().map(|(_, entry)| entry.as_of()).max();
         let written = workers.write(move |connection| {
             latest.map_or(Ok(()), |latest| stamps::note(connection, latest, now))?;
-            planned.iter().map(|plan| plan.carry_out(connection, now)).collect()
+            planned.iter_mut().map(|plan| plan.carry_out(connection, now)).collect()
         });
         written.await.map_err(|failure| tier_error(Op::Put, failure))
     }
@@ -277,6 +284,10 @@ impl Tier for SqliteTier {
         let mut ended = self.ended.lock().await;
         while ended.recv().await.is_some() {}
         Ok(())
+    }
+
+    fn corrupt(&self) -> u64 {
+        self.corrupt_rows()
     }
 
     fn as_stamped(&self) -> Option<&dyn Stamped> {

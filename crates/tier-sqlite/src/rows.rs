@@ -7,6 +7,11 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::SqliteOptions;
 
+/// Bits of `flags`.
+const ABSENT: i64 = 1;
+const OWN_LIFETIME: i64 = 2;
+pub(crate) const EXPIRED: i64 = 4;
+
 /// An entry in the form it is stored in.
 pub(crate) struct Stored {
     key: Key,
@@ -45,6 +50,14 @@ impl Stored {
         stored
     }
 
+    /// The same, expired: a value need not be encoded again for that.
+    pub(crate) fn expire(&mut self) {
+        if !self.entry.is_expired() {
+            self.entry = self.entry.to_expired();
+            self.checksum = !self.checksum;
+        }
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
@@ -62,20 +75,23 @@ impl Stored {
         let row = Metadata::of(self);
         let believable = Stamp::latest_believable(now).packed().cast_signed();
         let mut statement = connection.prepare_cached(
-            "INSERT INTO entries (key_hash, key, source, as_of, expires_at, stale_until, version,
-                 etag, source_last_modified, content_type, tags, codec, raw_len, checksum, value)
-             VALUES (:key_hash, :key, :source, :as_of, :expires_at, :stale_until, :version,
-                 :etag, :source_last_modified, :content_type, :tags, :codec, :raw_len, :checksum,
-                 :value)
+            "INSERT INTO entries (key_hash, key, source, as_of, expires_at, stale_until, loaded_at,
+                 flags, version, etag, source_last_modified, content_type, tags, codec, raw_len,
+                 checksum, value)
+             VALUES (:key_hash, :key, :source, :as_of, :expires_at, :stale_until, :loaded_at,
+                 :flags, :version, :etag, :source_last_modified, :content_type, :tags, :codec,
+                 :raw_len, :checksum, :value)
              ON CONFLICT (key_hash) DO UPDATE SET
                  key = excluded.key, source = excluded.source, as_of = excluded.as_of,
                  expires_at = excluded.expires_at, stale_until = excluded.stale_until,
+                 loaded_at = excluded.loaded_at, flags = excluded.flags,
                  version = excluded.version, etag = excluded.etag,
                  source_last_modified = excluded.source_last_modified,
                  content_type = excluded.content_type, tags = excluded.tags,
                  codec = excluded.codec, raw_len = excluded.raw_len, checksum = excluded.checksum,
                  value = excluded.value
              WHERE excluded.as_of > as_of OR as_of > :believable OR as_of < 0
+                 OR excluded.as_of = as_of AND stale_until <= :now
              RETURNING id",
         )?;
         let id: Option<i64> = statement
@@ -83,11 +99,12 @@ impl Stored {
                 named_params! {
                     ":key_hash": key_hash(row.key), ":key": row.key, ":source": self.key.source(),
                     ":as_of": row.as_of, ":expires_at": row.expires_at,
-                    ":stale_until": row.stale_until, ":version": row.version, ":etag": row.etag,
+                    ":stale_until": row.stale_until, ":loaded_at": row.loaded_at,
+                    ":flags": row.flags, ":version": row.version, ":etag": row.etag,
                     ":source_last_modified": row.source_last_modified,
                     ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
                     ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
-                    ":believable": believable,
+                    ":believable": believable, ":now": now.as_millis(),
                 },
                 |row| row.get(0),
             )
@@ -114,7 +131,7 @@ pub(crate) fn find(
 ) -> rusqlite::Result<Found> {
     let mut statement = connection.prepare_cached(
         "SELECT id, key, as_of, expires_at, stale_until, version, etag, source_last_modified,
-             content_type, tags, codec, raw_len, checksum, value
+             content_type, tags, codec, raw_len, checksum, value, loaded_at, flags
          FROM entries WHERE key_hash = ?1 AND key = ?2",
     )?;
     let mut rows = statement.query((key_hash(key.as_str()), key.as_str()))?;
@@ -146,6 +163,8 @@ fn read(row: &Row<'_>, options: &SqliteOptions, now: Timestamp) -> Result<Option
         tags: text(9)?.unwrap_or_default(),
         codec: row.get(10).map_err(damaged)?,
         raw_len: row.get(11).map_err(damaged)?,
+        loaded_at: row.get(14).map_err(damaged)?,
+        flags: row.get(15).map_err(damaged)?,
     };
     let value = row.get_ref(13).map_err(damaged)?.as_blob().map_err(|error| error.to_string())?;
     if metadata.checksum(value) != row.get::<_, i64>(12).map_err(damaged)? {
@@ -174,6 +193,10 @@ fn read(row: &Row<'_>, options: &SqliteOptions, now: Timestamp) -> Result<Option
     let entry = Entry::builder(value, as_of)
         .expires_at(Timestamp::from_millis(metadata.expires_at))
         .stale_until(Timestamp::from_millis(metadata.stale_until))
+        .loaded_at(Timestamp::from_millis(metadata.loaded_at))
+        .absent(metadata.flags & ABSENT != 0)
+        .own_lifetime(metadata.flags & OWN_LIFETIME != 0)
+        .expired(metadata.flags & EXPIRED != 0)
         .version(metadata.version)
         .etag(metadata.etag)
         .source_last_modified(metadata.source_last_modified)
@@ -205,6 +228,8 @@ struct Metadata<'a> {
     tags: &'a str,
     codec: u8,
     raw_len: i64,
+    loaded_at: i64,
+    flags: i64,
 }
 
 impl<'a> Metadata<'a> {
@@ -222,10 +247,15 @@ impl<'a> Metadata<'a> {
             tags: &stored.tags,
             codec: stored.codec.0,
             raw_len: i64::try_from(entry.value().len()).unwrap_or(i64::MAX),
+            loaded_at: entry.loaded_at().as_millis(),
+            flags: if entry.is_absent() { ABSENT } else { 0 }
+                | if entry.has_own_lifetime() { OWN_LIFETIME } else { 0 }
+                | if entry.is_expired() { EXPIRED } else { 0 },
         }
     }
 
-    /// xxh3-64 over every column, each text behind its length, so that no two rows feed it alike.
+    /// xxh3-64 over every column, each text behind its length, so that no two rows feed it alike;
+    /// that of an expired row is the complement of what it was before.
     fn checksum(&self, value: &[u8]) -> i64 {
         let Self {
             key,
@@ -239,9 +269,13 @@ impl<'a> Metadata<'a> {
             tags,
             codec,
             raw_len,
+            loaded_at,
+            flags,
         } = *self;
         let mut hash = Xxh3::new();
-        for number in [as_of, expires_at, stale_until, i64::from(codec), raw_len] {
+        let given = flags & !EXPIRED;
+        let numbers = [as_of, expires_at, stale_until, i64::from(codec), raw_len, loaded_at, given];
+        for number in numbers {
             hash.update(&number.to_le_bytes());
         }
         for text in [Some(key), version, etag, source_last_modified, content_type, Some(tags)] {
@@ -250,6 +284,7 @@ impl<'a> Metadata<'a> {
             hash.update(text.unwrap_or_default().as_bytes());
         }
         hash.update(value);
-        hash.digest().cast_signed()
+        let checksum = hash.digest().cast_signed();
+        if flags & EXPIRED == 0 { checksum } else { !checksum }
     }
 }

@@ -9,6 +9,8 @@ CREATE TABLE entries (
     as_of                INTEGER NOT NULL,        -- hybrid logical stamp of the load's start
     expires_at           INTEGER NOT NULL,        -- Unix milliseconds; 2^63-1 is never
     stale_until          INTEGER NOT NULL,
+    loaded_at            INTEGER NOT NULL,        -- when the load ended
+    flags                INTEGER NOT NULL,        -- 1 absent, 2 own lifetime, 4 expired
     version              TEXT,
     etag                 TEXT,
     source_last_modified TEXT,
@@ -16,7 +18,8 @@ CREATE TABLE entries (
     tags                 TEXT    NOT NULL,        -- one a line
     codec                INTEGER NOT NULL,        -- 0 raw, 1 zlib, 2 zstd
     raw_len              INTEGER NOT NULL,
-    checksum             INTEGER NOT NULL,        -- xxh3-64 over key, metadata and stored bytes
+    checksum             INTEGER NOT NULL,        -- xxh3-64 over key, metadata and stored bytes;
+                                                  -- its complement in an expired row
     value                BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX entries_by_source ON entries (source);
@@ -29,14 +32,16 @@ CREATE TABLE entry_tags (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX entry_tags_by_entry ON entry_tags (entry);
 
--- Invalidations: entries they select that were loaded at or before the stamp are not stored.
+-- Invalidations: entries they select that were loaded at or before the stamp are not stored, or as
+-- expired.
 CREATE TABLE barriers (
-    kind   INTEGER NOT NULL,                      -- 0 all, 1 key, 2 source, 3 tag, 4 both
-    key    TEXT    NOT NULL,                      -- parts that the kind does not use are empty
-    source TEXT    NOT NULL,
-    tag    TEXT    NOT NULL,
+    kind   INTEGER NOT NULL,                      -- 0 all, 1 key, 2 prefix, 3 tag, 4 both,
+                                                  -- 5 another version of the source
+    name   TEXT    NOT NULL,                      -- key, prefix or source; empty without one
+    tag    TEXT    NOT NULL,                      -- or version; empty without one
+    effect INTEGER NOT NULL,                      -- 0 forget, 1 expire
     stamp  INTEGER NOT NULL,
-    PRIMARY KEY (kind, key, source, tag)
+    PRIMARY KEY (kind, name, tag, effect)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX barriers_by_stamp ON barriers (stamp);
 

@@ -54,7 +54,7 @@ async fn entries_barriers_and_totals_survive_a_restart() {
     let (early, kept) = (entry(&stamps, "early"), entry(&stamps, "kept"));
     let tier = open(&path);
     tier.put(&key, &kept).await.unwrap();
-    let barrier = Barrier { selector: Selector::Source("bls".into()), stamp: stamps.issue() };
+    let barrier = Barrier::forget(Selector::source("bls"), stamps.issue());
     tier.bar(&barrier).await.unwrap();
     tier.close().await.unwrap();
     assert_eq!(tier.get(&key).await.unwrap_err().kind(), ErrorKind::Closed);
@@ -319,7 +319,7 @@ async fn a_clock_that_was_set_far_ahead_harms_the_file_no_longer_than_it_is_ther
     let (tier, stamps) = at(&now);
     tier.put(&other, &entry(&stamps, "before")).await.unwrap();
     let (future, future_stamps) = at(&ahead);
-    let barrier = Barrier { selector: Selector::All, stamp: future_stamps.issue() };
+    let barrier = Barrier::forget(Selector::All, future_stamps.issue());
     future.bar(&barrier).await.unwrap();
     future.put(&key, &entry(&future_stamps, "from the future")).await.unwrap();
 

@@ -130,3 +130,89 @@ fn the_existing_section_and_its_settings_without_effect_are_accepted_and_told() 
     assert!(check.stdout().contains("ok (chain: memory -> sqlite -> origin"), "{}", check.said());
     assert!(check.stderr().contains("alert_on_low_hit_rate"), "{}", check.stderr());
 }
+
+#[test]
+fn offline_is_a_flag_of_every_command_that_goes_before_file_and_environment() {
+    let place = Place::new();
+    place.write("larder.yaml", "cache: {offline: false}\n");
+    let offline = |args: &[&str]| {
+        let mut show = place.command(args);
+        let run = show.env("LARDER_CACHE__OFFLINE", "false").output().unwrap();
+        let text = crate::harness::Run(run).expect(0).stdout();
+        let line = text.lines().find(|line| line.starts_with("cache.offline ")).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(offline(&["config", "show"]), "cache.offline false LARDER_CACHE__OFFLINE");
+    for args in [&["--offline", "config", "show"], &["config", "show", "--offline"]] {
+        assert_eq!(offline(args), "cache.offline true command line");
+    }
+    let show = place.larder(&["config", "show", "--offline", "-F", "json"]).expect(0).json();
+    let all = show["settings"].as_array().unwrap();
+    let one = all.iter().find(|one| one["setting"] == "cache.offline").unwrap();
+    assert_eq!((&one["value"], &one["from"]), (&"true".into(), &"command line".into()));
+    let demo = place.larder(&["demo", "--offline"]).expect(2);
+    assert!(demo.stderr().contains("leave `--offline` out"), "{}", demo.said());
+    assert!(!place.path("larder-demo").exists(), "nothing was created");
+}
+
+#[test]
+fn what_does_not_go_together_is_told_by_the_check_and_by_nothing_else() {
+    let place = Place::new();
+    place.write(
+        "larder.yaml",
+        "cache:\n  sqlite: {path: cache.db}\n  defaults:\n    soft_timeout: 2s\n  sources:\n    \
+         a: {url: \"http://127.0.0.1:1/{cbsa}\"}\n    b: {url: \"http://127.0.0.1:1/{cbsa}\"}\n",
+    );
+    let advice = "larder.yaml:4: `cache.defaults.soft_timeout`: has no effect without \
+                  `stale_if_error`, which says what may be served instead";
+    let check = place.larder(&["config", "check"]).expect(0);
+    assert_eq!(check.stderr(), format!("warning: {advice}\n"));
+    assert!(
+        check.stdout().contains("larder.yaml: ok (chain: memory -> sqlite"),
+        "{}",
+        check.said()
+    );
+    let check = place.larder(&["config", "check", "-F", "json"]).expect(0);
+    assert_eq!(check.json()["warnings"], serde_json::json!([advice]));
+    assert_eq!(check.stderr(), "");
+    for command in [&["get", "a", "-m", "boulder-co"][..], &["stats"], &["config", "show"]] {
+        let run = place.larder(command);
+        assert!(!run.stderr().contains("soft_timeout"), "{command:?}: {}", run.said());
+    }
+
+    let contradiction = "cache:\n  sqlite: {required: true, read_only: true}\n";
+    place.write("larder.yaml", contradiction);
+    let check = place.larder(&["config", "check"]).expect(3);
+    assert!(
+        check.stderr().contains("larder.yaml:2:22: `cache.sqlite.required`"),
+        "{}",
+        check.said()
+    );
+}
+
+#[test]
+fn show_tells_policies_and_options_and_where_they_came_from() {
+    let place = Place::new();
+    place.write(
+        "larder.yaml",
+        "cache:\n  defaults:\n    jitter: 10%\n    stale_on: [network, timeout]\n  sources:\n    \
+         a: {refresh_ahead: 80%, soft_timeout: off}\n",
+    );
+    let mut show = place.command(&["config", "show"]);
+    let run = show.env("LARDER_CACHE__BREAKER__ERROR_SHARE", "25%").output().unwrap();
+    let text = crate::harness::Run(run).expect(0).stdout();
+    let line = |setting: &str| {
+        let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words.clone().find(|words| words[0] == setting).unwrap()[1..].join(" ")
+    };
+    assert_eq!(line("cache.defaults.jitter"), "0.1 larder.yaml:3");
+    assert_eq!(line("cache.defaults.stale_on"), "network, timeout larder.yaml:4");
+    assert_eq!(line("cache.defaults.hard_timeout"), "5m default");
+    assert_eq!(line("cache.defaults.refresh_ahead"), "off default");
+    assert_eq!(line("cache.sources.a.refresh_ahead"), "0.8 larder.yaml:6");
+    assert_eq!(line("cache.sources.a.soft_timeout"), "off larder.yaml:6");
+    assert_eq!(line("cache.sources.a.throttle"), "– default");
+    assert_eq!(line("cache.memory.max_ttl"), "off default");
+    assert_eq!(line("cache.breaker.error_share"), "0.25 LARDER_CACHE__BREAKER__ERROR_SHARE");
+    assert_eq!(line("cache.read_timeout"), "2s default");
+}

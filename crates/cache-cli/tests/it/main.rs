@@ -6,5 +6,6 @@ mod broken;
 mod configuration;
 mod demonstration;
 mod harness;
+mod reading;
 mod usage;
 mod warming;

@@ -51,8 +51,8 @@ impl FileReader<'_> {
             (Kind::Leaf(_) | Kind::Number(..), Node::Scalar(text)) => {
                 Item::Leaf(self.leaf(&text, here, path)?)
             }
-            (Kind::List, Node::Scalar(text)) => split(&self.leaf(&text, here, path)?),
-            (Kind::List, Node::List(items)) => {
+            (Kind::List(_), Node::Scalar(text)) => split(&self.leaf(&text, here, path)?),
+            (Kind::List(_), Node::List(items)) => {
                 let leaves = items.into_iter().map(|item| {
                     let here = self.place(item.line, item.column);
                     match item.node {
@@ -73,12 +73,9 @@ impl FileReader<'_> {
                     path,
                 ));
             }
-            (Kind::List, _) => {
-                return Err(wrong_shape(
-                    here,
-                    "a list is expected, such as [memory, sqlite]",
-                    path,
-                ));
+            (Kind::List(example), _) => {
+                let message = format!("a list is expected, such as {example}");
+                return Err(wrong_shape(here, &message, path));
             }
         };
         Ok(Some(item))
@@ -155,7 +152,7 @@ fn child(
             Err(ConfigError::new(key.clone(), message).about(setting))
         }
         Kind::Map(inner) => Ok((spelled.to_owned(), *inner)),
-        Kind::Leaf(_) | Kind::Number(..) | Kind::List => {
+        Kind::Leaf(_) | Kind::Number(..) | Kind::List(_) => {
             Err(wrong_shape(key.clone(), "this setting has no settings of its own", path))
         }
     }
@@ -237,7 +234,7 @@ fn add(
         let (name, inner) = next.ok_or_else(|| unknown(parts, place))?;
         // Only a variable has lost its case; code says what it means.
         let known = match (kind, place) {
-            (Kind::Map(_), Place::Env { .. }) => below.spelling(&path, name).map(str::to_owned),
+            (Kind::Map(_), Place::Env { .. }) => spelling(below, &path, name),
             _ => None,
         };
         path.push(known.unwrap_or_else(|| name.to_owned()));
@@ -248,8 +245,16 @@ fn add(
         return Err(names_a_section(&path, place));
     }
     let leaf = Leaf { text: text.to_owned(), tainted: false, missing: None, place: place.clone() };
-    let item = if let Kind::List = kind { split(&leaf) } else { Item::Leaf(leaf) };
+    let item = if let Kind::List(_) = kind { split(&leaf) } else { Item::Leaf(leaf) };
     insert(root, &path, &spelled, item, place)
+}
+
+/// A name of a map as an earlier layer spells it, there or in the other map of sources.
+fn spelling(below: &Layers, map: &[String], name: &str) -> Option<String> {
+    const BY_SOURCE: [[&str; 2]; 2] = [["cache", "sources"], ["cache", "ttl_policies"]];
+    let others = if BY_SOURCE.iter().any(|by| by == map) { &BY_SOURCE[..] } else { &[] };
+    let own = below.spelling(map, name);
+    own.or_else(|| others.iter().find_map(|map| below.spelling(map, name))).map(str::to_owned)
 }
 
 /// Walks down, making branches; the table has made sure that none of them is a leaf.
@@ -317,7 +322,7 @@ fn corrected(parts: &[&str]) -> Option<Vec<String>> {
         path.push(name.to_owned());
         kind = inner;
     }
-    matches!(kind, Kind::Leaf(_) | Kind::Number(..) | Kind::List).then_some(path)
+    matches!(kind, Kind::Leaf(_) | Kind::Number(..) | Kind::List(_)).then_some(path)
 }
 
 /// The leaf whose whole name is most like the given one, for a separator that went wrong.

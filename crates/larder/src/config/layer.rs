@@ -153,7 +153,7 @@ impl Layers {
     }
 
     /// A name of a map as an earlier layer spells it: a variable's name has lost its case.
-    pub(super) fn spelling(&self, map: &[String], name: &str) -> Option<&str> {
+    pub(super) fn spelling<S: AsRef<str>>(&self, map: &[S], name: &str) -> Option<&str> {
         self.0.iter().rev().find_map(|layer| match layer.get(map)? {
             Item::Branch(branch) => {
                 branch.items.keys().find(|key| key.eq_ignore_ascii_case(name)).map(String::as_str)

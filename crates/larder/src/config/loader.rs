@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::{
     admit::{self, FileReader},
+    advice,
     error::ConfigError,
     interpolate::Vars,
     layer::{Item, Layers},
@@ -124,7 +125,8 @@ pub struct Loaded {
     pub config: CacheConfig,
     /// Every leaf of it, in the order of the sections, with its layer.
     pub settings: Vec<Setting>,
-    /// What was accepted and has no effect.
+    /// What was accepted and should still be known: settings without effect, and settings that do
+    /// not go together.
     pub warnings: Vec<Warning>,
 }
 
@@ -240,11 +242,10 @@ fn finish(layers: &Layers) -> Result<Loaded, ConfigError> {
     let Root { cache: config } = merged.extract().map_err(|error| typed(error).locate(layers))?;
     validate::check(&config).map_err(|problem| problem.locate(layers))?;
     let json = serde_json::to_value(&config).unwrap_or_default();
-    Ok(Loaded {
-        settings: settings::settings(&json, layers),
-        warnings: settings::warnings(layers),
-        config,
-    })
+    let settings = settings::settings(&json, layers);
+    let mut warnings = settings::warnings(layers);
+    warnings.extend(advice::advice(&config, layers, &settings));
+    Ok(Loaded { config, settings, warnings })
 }
 
 /// Keeps the path and our own reasons: figment's texts for its other kinds hold the value.

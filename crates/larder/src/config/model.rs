@@ -1,18 +1,20 @@
 //! The settings themselves, with their defaults.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Policy, TierOptions};
 
 use super::{
     error::ConfigError,
     loader::Loader,
-    redact::{self, Params, redact_url},
-    text, validate,
-    values::{Algorithm, PolicyTtl, RateLimit, Secret, TierKind, Ttl},
+    policies::{DefaultsConfig, SourceConfig},
+    text,
+    tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},
+    validate,
+    values::{Algorithm, PolicyTtl, TierKind, Ttl},
 };
-
-const MIB: u64 = 1 << 20;
 
 /// Everything below `cache:`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,14 @@ pub struct CacheConfig {
     pub sqlite: SqliteConfig,
     /// The Redis tier.
     pub redis: RedisConfig,
+    /// Longest time a read of a tier may take before the chain goes on without it. Default: 2 s.
+    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
+    pub read_timeout: Duration,
+    /// Longest time anything else that a tier does may take. Default: 10 s.
+    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
+    pub write_timeout: Duration,
+    /// When a failing tier is skipped.
+    pub breaker: BreakerConfig,
     /// Compression in the persistent tiers.
     pub compression: CompressionConfig,
     /// Prefetching.
@@ -42,6 +52,9 @@ pub struct CacheConfig {
     /// Whether a failing tier is passed over (true) or fails the request. Default: true.
     #[serde(deserialize_with = "text::text")]
     pub graceful_mode: bool,
+    /// Whether no origin is ever asked: reads are answered by the tiers alone. Default: false.
+    #[serde(deserialize_with = "text::text")]
+    pub offline: bool,
     /// Sources fetched over HTTP, by name.
     pub sources: BTreeMap<String, SourceConfig>,
 }
@@ -69,10 +82,37 @@ impl CacheConfig {
         }
     }
 
+    /// How the chain treats a tier.
+    pub fn tier_options(&self, kind: TierKind) -> TierOptions {
+        let (required, read_only, max_ttl) = match kind {
+            TierKind::Memory => (self.memory.required, self.memory.read_only, self.memory.max_ttl),
+            TierKind::Sqlite => (self.sqlite.required, self.sqlite.read_only, self.sqlite.max_ttl),
+            TierKind::Redis => (self.redis.required, self.redis.read_only, self.redis.max_ttl),
+        };
+        TierOptions {
+            required,
+            read_only,
+            max_ttl,
+            read_timeout: self.read_timeout,
+            write_timeout: self.write_timeout,
+            breaker: self.breaker.options(),
+        }
+    }
+
     /// The TTL of a source: its own, else its policy, else the default.
     pub fn ttl_for(&self, source: &str) -> Ttl {
         let own = self.sources.get(source).and_then(|config| config.ttl);
         own.or_else(|| self.ttl_policies.get(source).copied()).unwrap_or(self.defaults.ttl)
+    }
+
+    /// The policy of a source: the defaults, changed where the source says so.
+    pub fn policy_for(&self, source: &str) -> Policy {
+        let own = self.sources.get(source);
+        let mut patch = own.map(SourceConfig::patch).unwrap_or_default();
+        patch.ttl = Some(self.ttl_for(source).into());
+        let mut policy = self.defaults.policy().patched(&patch);
+        policy.version = own.and_then(|own| own.version.as_deref()).map(Into::into);
+        policy
     }
 
     /// Checks what a loaded configuration has already passed; for one that was changed in code.
@@ -83,111 +123,23 @@ impl CacheConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
+        let TierOptions { read_timeout, write_timeout, .. } = TierOptions::default();
         Self {
             chain: None,
             memory: MemoryConfig::default(),
             sqlite: SqliteConfig::default(),
             redis: RedisConfig::default(),
+            read_timeout,
+            write_timeout,
+            breaker: BreakerConfig::default(),
             compression: CompressionConfig::default(),
             prefetch: PrefetchConfig::default(),
             monitoring: MonitoringConfig::default(),
             defaults: DefaultsConfig::default(),
             ttl_policies: BTreeMap::new(),
             graceful_mode: true,
+            offline: false,
             sources: BTreeMap::new(),
-        }
-    }
-}
-
-/// `cache.memory`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct MemoryConfig {
-    /// Default: true.
-    #[serde(deserialize_with = "text::text")]
-    pub enable: bool,
-    /// Capacity in MiB. Default: 256.
-    #[serde(deserialize_with = "text::text")]
-    pub size_mb: u64,
-}
-
-impl MemoryConfig {
-    /// Capacity in bytes.
-    pub const fn capacity_bytes(&self) -> u64 {
-        self.size_mb.saturating_mul(MIB)
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self { enable: true, size_mb: 256 }
-    }
-}
-
-/// `cache.sqlite`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct SqliteConfig {
-    /// Default: true.
-    #[serde(deserialize_with = "text::text")]
-    pub enable: bool,
-    /// The database file, relative to the working directory. Default: `.cache/larder.db`.
-    #[serde(deserialize_with = "text::text")]
-    pub path: PathBuf,
-    /// How long to wait for another process's lock. Default: 5 s.
-    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
-    pub busy_timeout: Duration,
-    /// Reading connections, 1 to 16. Default: 2.
-    #[serde(deserialize_with = "text::text")]
-    pub readers: u32,
-}
-
-impl Default for SqliteConfig {
-    fn default() -> Self {
-        Self {
-            enable: true,
-            path: ".cache/larder.db".into(),
-            busy_timeout: Duration::from_secs(5),
-            readers: 2,
-        }
-    }
-}
-
-/// `cache.redis`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct RedisConfig {
-    /// Default: false.
-    #[serde(deserialize_with = "text::text")]
-    pub enable: bool,
-    /// Name or address, without scheme and port. Default: `localhost`.
-    #[serde(deserialize_with = "text::text")]
-    pub host: String,
-    /// Default: 6379.
-    #[serde(deserialize_with = "text::text")]
-    pub port: u16,
-    /// Number of the database. Default: 0.
-    #[serde(deserialize_with = "text::text")]
-    pub db: u32,
-    /// Default: none.
-    #[serde(deserialize_with = "text::text")]
-    pub password: Option<Secret>,
-    /// How long Redis keeps an entry whose own TTL does not say. Default: 7 days.
-    pub ttl_default: Ttl,
-}
-
-impl Default for RedisConfig {
-    fn default() -> Self {
-        Self {
-            enable: false,
-            host: "localhost".to_owned(),
-            port: 6379,
-            db: 0,
-            password: None,
-            ttl_default: Ttl::days(7),
         }
     }
 }
@@ -260,81 +212,6 @@ pub struct MonitoringConfig {
     /// Has no effect yet.
     #[serde(deserialize_with = "text::text")]
     pub alert_on_high_latency_ms: Option<f64>,
-}
-
-/// `cache.defaults`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct DefaultsConfig {
-    /// Default: 30 days.
-    pub ttl: Ttl,
-}
-
-impl Default for DefaultsConfig {
-    fn default() -> Self {
-        Self { ttl: Ttl::days(30) }
-    }
-}
-
-/// One source under `cache.sources`. Printing it hides secrets, so what is printed does not load.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct SourceConfig {
-    /// Template with placeholders such as `{cbsa}`.
-    #[serde(deserialize_with = "text::text", serialize_with = "redact::write_url")]
-    pub url: Option<String>,
-    /// Defaults for placeholders, and further query parameters.
-    #[serde(serialize_with = "redact::write_params")]
-    pub params: BTreeMap<String, String>,
-    /// Appended to the URL; the place for API keys.
-    pub query: BTreeMap<String, Secret>,
-    /// Sent with each request.
-    pub headers: BTreeMap<String, Secret>,
-    /// For one request, above zero. Default: 30 s.
-    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
-    pub timeout: Duration,
-    /// Largest answer taken, in bytes. Default: 64 MiB.
-    #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
-    pub max_body: u64,
-    /// Default: none.
-    #[serde(deserialize_with = "text::text")]
-    pub rate_limit: Option<RateLimit>,
-    /// Default: the source's policy, else `defaults.ttl`.
-    #[serde(deserialize_with = "text::text")]
-    pub ttl: Option<Ttl>,
-}
-
-impl Default for SourceConfig {
-    fn default() -> Self {
-        Self {
-            url: None,
-            params: BTreeMap::new(),
-            query: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            timeout: Duration::from_secs(30),
-            max_body: 64 * MIB,
-            rate_limit: None,
-            ttl: None,
-        }
-    }
-}
-
-impl fmt::Debug for SourceConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, params, query, headers, timeout, max_body, rate_limit, ttl } = self;
-        f.debug_struct("SourceConfig")
-            .field("url", &url.as_deref().map(redact_url))
-            .field("params", &Params(params))
-            .field("query", query)
-            .field("headers", headers)
-            .field("timeout", timeout)
-            .field("max_body", max_body)
-            .field("rate_limit", rate_limit)
-            .field("ttl", ttl)
-            .finish()
-    }
 }
 
 fn policies<'de, D>(deserializer: D) -> Result<BTreeMap<String, Ttl>, D::Error>

@@ -10,8 +10,8 @@ pub(super) enum Kind {
     Leaf(Mark),
     /// A number with its bounds, both allowed.
     Number(Mark, f64, f64),
-    /// A list of plain values, or one text with commas.
-    List,
+    /// A list of plain values, or one text with commas; with an example.
+    List(&'static str),
     Section(&'static [Field]),
     /// Names chosen by the user, each with the same kind of value.
     Map(&'static Kind),
@@ -29,7 +29,7 @@ pub(super) enum Mark {
     Unused,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -47,32 +47,41 @@ const fn number(name: &'static str, min: f64, max: f64) -> Field {
     field(name, Kind::Number(Mark::Plain, min, max))
 }
 
+/// One list after the other.
+const fn joined<const A: usize, const B: usize, const N: usize>(
+    first: [Field; A],
+    second: [Field; B],
+) -> [Field; N] {
+    assert!(A + B == N, "the length of the whole is the sum of its parts");
+    let mut all = [leaf(""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < A { first[at] } else { second[at - A] };
+        at += 1;
+    }
+    all
+}
+
 /// 1 TiB in MiB.
 const MAX_MIB: f64 = 1_048_576.0;
 
 pub(super) const ROOT: Kind = Kind::Section(&[field("cache", CACHE)]);
 
 pub(super) const CACHE: Kind = Kind::Section(&[
-    field("chain", Kind::List),
-    field("memory", Kind::Section(&[leaf("enable"), number("size_mb", 1.0, MAX_MIB)])),
+    field("chain", Kind::List("[memory, sqlite]")),
+    field("memory", Kind::Section(&MEMORY)),
+    field("sqlite", Kind::Section(&SQLITE)),
+    field("redis", Kind::Section(&REDIS)),
+    leaf("read_timeout"),
+    leaf("write_timeout"),
     field(
-        "sqlite",
+        "breaker",
         Kind::Section(&[
-            leaf("enable"),
-            leaf("path"),
-            leaf("busy_timeout"),
-            number("readers", 1.0, 16.0),
-        ]),
-    ),
-    field(
-        "redis",
-        Kind::Section(&[
-            leaf("enable"),
-            leaf("host"),
-            number("port", 1.0, 65_535.0),
-            number("db", 0.0, 65_535.0),
-            field("password", Kind::Leaf(Mark::Secret)),
-            leaf("ttl_default"),
+            number("failures", 1.0, 10_000.0),
+            leaf("error_share"),
+            leaf("window"),
+            leaf("cooldown"),
+            leaf("max_cooldown"),
         ]),
     ),
     field(
@@ -101,22 +110,66 @@ pub(super) const CACHE: Kind = Kind::Section(&[
             field("alert_on_high_latency_ms", Kind::Number(Mark::Unused, 0.0, 86_400_000.0)),
         ]),
     ),
-    field("defaults", Kind::Section(&[leaf("ttl")])),
+    field("defaults", Kind::Section(&POLICY)),
     field("ttl_policies", Kind::Map(&Kind::Leaf(Mark::Plain))),
     leaf("graceful_mode"),
+    leaf("offline"),
     field("sources", Kind::Map(&SOURCE)),
 ]);
 
-const SOURCE: Kind = Kind::Section(&[
-    field("url", Kind::Leaf(Mark::Url)),
-    field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
-    field("query", Kind::Map(&Kind::Leaf(Mark::Secret))),
-    field("headers", Kind::Map(&Kind::Leaf(Mark::Secret))),
-    leaf("timeout"),
-    leaf("max_body"),
-    leaf("rate_limit"),
+const MEMORY: [Field; 5] = joined([leaf("enable"), number("size_mb", 1.0, MAX_MIB)], TIER);
+
+const SQLITE: [Field; 7] = joined(
+    [leaf("enable"), leaf("path"), leaf("busy_timeout"), number("readers", 1.0, 16.0)],
+    TIER,
+);
+
+const REDIS: [Field; 9] = joined(
+    [
+        leaf("enable"),
+        leaf("host"),
+        number("port", 1.0, 65_535.0),
+        number("db", 0.0, 65_535.0),
+        field("password", Kind::Leaf(Mark::Secret)),
+        leaf("ttl_default"),
+    ],
+    TIER,
+);
+
+/// What every tier has.
+const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
+
+const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
+
+const SOURCE_FIELDS: [Field; 20] = joined(
+    [
+        field("url", Kind::Leaf(Mark::Url)),
+        field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
+        field("query", Kind::Map(&Kind::Leaf(Mark::Secret))),
+        field("headers", Kind::Map(&Kind::Leaf(Mark::Secret))),
+        leaf("timeout"),
+        leaf("max_body"),
+        leaf("rate_limit"),
+        leaf("version"),
+    ],
+    POLICY,
+);
+
+/// What a policy has; shares have bounds that a `Number` cannot say, and may be percents.
+const POLICY: [Field; 12] = [
     leaf("ttl"),
-]);
+    leaf("jitter"),
+    leaf("stale_while_revalidate"),
+    leaf("stale_if_error"),
+    leaf("refresh_ahead"),
+    leaf("negative_ttl"),
+    leaf("soft_timeout"),
+    leaf("hard_timeout"),
+    leaf("throttle"),
+    leaf("retroactive_ttl"),
+    field("stale_on", Kind::List("[network, timeout]")),
+    leaf("cancel_abandoned"),
+];
 
 /// The field a key names, under either spelling of a section's switch.
 pub(super) fn find(fields: &'static [Field], key: &str) -> Option<&'static Field> {
@@ -138,7 +191,7 @@ pub(super) fn kind_at<S: AsRef<str>>(path: &[S]) -> Option<Kind> {
     path.iter().try_fold(ROOT, |kind, key| match kind {
         Kind::Section(fields) => find(fields, key.as_ref()).map(|field| field.kind),
         Kind::Map(inner) => Some(*inner),
-        Kind::Leaf(_) | Kind::Number(..) | Kind::List => None,
+        Kind::Leaf(_) | Kind::Number(..) | Kind::List(_) => None,
     })
 }
 
@@ -160,11 +213,12 @@ pub(super) fn nearest(given: &str, fields: &'static [Field]) -> Option<&'static 
     (score > 0.8).then_some(field)
 }
 
-/// Of the whole names, or of one word in each, which counts for less.
+/// Of the whole names, or of one word in each, which counts for less. That both say `max` tells
+/// nothing of what.
 fn likeness(given: &str, name: &str) -> f64 {
     let words = given.split('_').flat_map(|a| name.split('_').map(move |b| (a, b)));
     let word = words
-        .filter(|(a, _)| a.len() > 2)
+        .filter(|(a, _)| a.len() > 2 && *a != "max")
         .map(|(a, b)| strsim::jaro_winkler(a, b) * 0.9)
         .fold(0.0, f64::max);
     strsim::jaro_winkler(given, name).max(word)
@@ -190,7 +244,7 @@ pub(super) fn leaves(kind: Kind, path: &mut Vec<&'static str>, visit: &mut impl 
             leaves(*inner, path, visit);
             path.pop();
         }
-        Kind::Leaf(_) | Kind::Number(..) | Kind::List => visit(path),
+        Kind::Leaf(_) | Kind::Number(..) | Kind::List(_) => visit(path),
     }
 }
 

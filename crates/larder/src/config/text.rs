@@ -1,9 +1,9 @@
 //! Typed values from text: every layer hands over text, and the field decides what it means.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, marker::PhantomData, path::PathBuf, time::Duration};
 
 use serde::{
-    Deserializer, Serializer,
+    Deserialize, Deserializer, Serializer,
     de::{self, SeqAccess, Visitor},
 };
 
@@ -87,21 +87,39 @@ where
     D: Deserializer<'de>,
     T: FromText,
 {
+    parsed(deserializer, T::from_text)
+}
+
+/// The same with a reading of the field's own.
+pub(super) fn parsed<'de, D, T>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, ValueError>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
     let text = deserializer.deserialize_any(Scalar)?;
-    T::from_text(&text).map_err(|error| de::Error::custom(error.reason()))
+    parse(&text).map_err(|error| de::Error::custom(error.reason()))
 }
 
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let text = deserializer.deserialize_any(Scalar)?;
-    parse_size(&text).map_err(|error| de::Error::custom(error.reason()))
+    parsed(deserializer, parse_size)
 }
 
 /// A list, or one text with commas between its items.
+pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromText + Deserialize<'de>,
+{
+    deserializer.deserialize_any(List(PhantomData))
+}
+
 pub(super) fn chain<'de, D>(deserializer: D) -> Result<Option<Vec<TierKind>>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_any(List).map(Some)
+    list(deserializer).map(Some)
 }
 
 pub(super) fn write_duration<S: Serializer>(
@@ -147,27 +165,25 @@ impl Visitor<'_> for Scalar {
     }
 }
 
-struct List;
+struct List<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for List {
-    type Value = Vec<TierKind>;
+impl<'de, T: FromText + Deserialize<'de>> Visitor<'de> for List<T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of tiers")
+        f.write_str("a list")
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
         let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts
-            .map(|part| TierKind::from_text(part).map_err(|error| E::custom(error.reason())))
-            .collect()
+        parts.map(|part| T::from_text(part).map_err(|error| E::custom(error.reason()))).collect()
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut tiers = Vec::new();
-        while let Some(tier) = seq.next_element()? {
-            tiers.push(tier);
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
         }
-        Ok(tiers)
+        Ok(items)
     }
 }

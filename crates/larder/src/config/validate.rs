@@ -7,10 +7,12 @@ use serde_json::Value;
 use super::{
     error::{ConfigError, name_value},
     layer::Layers,
-    model::{CacheConfig, SourceConfig},
+    model::CacheConfig,
     place::Place,
+    policies::SourceConfig,
     schema::{self, Kind},
-    values::{Algorithm, RateLimit, Secret},
+    tiers::BreakerConfig,
+    values::{Algorithm, RateLimit, Secret, TierKind},
 };
 
 /// Longest time that a rate limit may be about: calls are spaced evenly, and nobody waits minutes
@@ -53,6 +55,9 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
     let json = serde_json::to_value(config).unwrap_or_default();
     ranges(schema::CACHE, &json, &mut vec!["cache".to_owned()])?;
     chain(config)?;
+    tiers(config)?;
+    time_limits(config)?;
+    breaker(&config.breaker)?;
     level(config)?;
     host(&config.redis.host)?;
     if config.sqlite.path.as_os_str().is_empty() {
@@ -62,6 +67,8 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
         ));
     }
     path(&config.sqlite.path)?;
+    let defaults = &config.defaults;
+    shares(&["cache", "defaults"], Some(defaults.jitter), defaults.refresh_ahead)?;
     for name in config.ttl_policies.keys() {
         source_name(&["cache", "ttl_policies", name], name)?;
     }
@@ -146,6 +153,71 @@ fn chain(config: &CacheConfig) -> Checked {
     Ok(())
 }
 
+fn tiers(config: &CacheConfig) -> Checked {
+    for kind in TierKind::ALL {
+        let options = config.tier_options(kind);
+        let path = |setting| ["cache", kind.name(), setting];
+        if options.read_only && kind == TierKind::Memory {
+            return Err(Problem::new(
+                &path("read_only"),
+                "memory that is only read stays empty; take this out, or write `enable: false` \
+                 to go without memory",
+            ));
+        }
+        if options.read_only && options.required {
+            return Err(Problem::new(
+                &path("required"),
+                "a tier that is only read takes no value, so that every `set` would fail; \
+                 keep one of `required` and `read_only`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn time_limits(config: &CacheConfig) -> Checked {
+    for (setting, limit, example) in [
+        ("read_timeout", config.read_timeout, "2s"),
+        ("write_timeout", config.write_timeout, "10s"),
+    ] {
+        if limit.is_zero() {
+            return Err(Problem::new(
+                &["cache", setting],
+                format!("the value lets no tier answer; write for example {example}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn breaker(breaker: &BreakerConfig) -> Checked {
+    let BreakerConfig { failures: _, error_share, window, cooldown, max_cooldown } = breaker;
+    let fail =
+        |setting: &str, message: &str| Err(Problem::new(&["cache", "breaker", setting], message));
+    if !(*error_share > 0.0 && *error_share <= 1.0) {
+        return fail(
+            "error_share",
+            "the value is out of range; write a share above 0 and up to 1, such as 0.5 or 50%",
+        );
+    }
+    if window.is_zero() {
+        return fail("window", "the value lets nothing be counted; write for example 10s");
+    }
+    if cooldown.is_zero() {
+        return fail("cooldown", "the value lets no tier be skipped; write for example 5s");
+    }
+    if max_cooldown < cooldown {
+        // The one that was changed is the one to look at.
+        let changed = *cooldown != BreakerConfig::default().cooldown;
+        return fail(
+            if changed { "cooldown" } else { "max_cooldown" },
+            "a tier would be skipped for longer at first than at most; \
+             write a `max_cooldown` that is not shorter than `cooldown`",
+        );
+    }
+    Ok(())
+}
+
 fn level(config: &CacheConfig) -> Checked {
     let Some(level) = config.compression.level else { return Ok(()) };
     let (algorithm, range) = match config.compression.algorithm {
@@ -189,6 +261,26 @@ fn path(path: &Path) -> Checked {
     Ok(())
 }
 
+/// Checks the shares of a policy, whose section is at `section`.
+fn shares(section: &[&str], jitter: Option<f64>, refresh_ahead: Option<f64>) -> Checked {
+    let fail =
+        |setting: &str, message: &str| Err(Problem::new(&[section, &[setting]].concat(), message));
+    if jitter.is_some_and(|jitter| !(0.0..=1.0).contains(&jitter)) {
+        return fail(
+            "jitter",
+            "the value is out of range; write a share from 0 to 1, such as 0.1 or 10%",
+        );
+    }
+    if refresh_ahead.is_some_and(|share| !(share > 0.0 && share < 1.0)) {
+        return fail(
+            "refresh_ahead",
+            "the value is out of range; write a share above 0 and below 1, such as 0.8 or 80%, \
+             or off",
+        );
+    }
+    Ok(())
+}
+
 fn source_name(path: &[&str], name: &str) -> Checked {
     let odd = |c: char| c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name.contains(odd) {
@@ -201,8 +293,14 @@ fn source_name(path: &[&str], name: &str) -> Checked {
 
 fn source(name: &str, source: &SourceConfig) -> Checked {
     let path = |setting| ["cache", "sources", name, setting];
-    let SourceConfig { url, params: _, query: _, headers, timeout, max_body, rate_limit, ttl: _ } =
-        source;
+    let SourceConfig { url, headers, timeout, max_body, rate_limit, version, .. } = source;
+    shares(&["cache", "sources", name], source.jitter, source.refresh_ahead.flatten())?;
+    if version.as_ref().is_some_and(|version| version.trim().is_empty()) {
+        return Err(Problem::new(
+            &path("version"),
+            "a version is missing here; write for example 2022, or leave it out",
+        ));
+    }
     if let Some(url) = url {
         check_url(url).map_err(|message| Problem::new(&path("url"), message))?;
     }

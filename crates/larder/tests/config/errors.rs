@@ -7,12 +7,12 @@ fn unknown_settings_name_the_nearest() {
     bad(
         "cache:\n\n  memory:\n\n    # why\n    max_szie: 1\n",
         "larder.yaml:6:5: unknown setting `cache.memory.max_szie`; did you mean `size_mb`? \
-         (valid: enable, size_mb)",
+         (valid: enable, size_mb, required, read_only, max_ttl)",
     );
     bad(
         "cache:\n  memory:\n    size_bm: 1\n",
         "larder.yaml:3:5: unknown setting `cache.memory.size_bm`; did you mean `size_mb`? \
-         (valid: enable, size_mb)",
+         (valid: enable, size_mb, required, read_only, max_ttl)",
     );
     bad(
         "cach:\n  memory: {}\n",
@@ -21,8 +21,8 @@ fn unknown_settings_name_the_nearest() {
     bad(
         "cache: {memry: }",
         "larder.yaml:1:9: unknown setting `cache.memry`; did you mean `memory`? (valid: chain, \
-         memory, sqlite, redis, compression, prefetch, monitoring, defaults, ttl_policies, \
-         graceful_mode, sources)",
+         memory, sqlite, redis, read_timeout, write_timeout, breaker, compression, prefetch, \
+         monitoring, defaults, ttl_policies, graceful_mode, offline, sources)",
     );
     let error = load("cache: {sources: {s: {uri: 'http://x'}}}").expect_err("uri");
     assert_eq!(error.setting(), Some("cache.sources.s.uri"));
@@ -169,7 +169,8 @@ fn shapes_are_checked() {
         ("- cache", "must begin with `cache:`"),
         (
             "cache: {memory: true}",
-            "this is a section; write its settings below it (valid: enable, size_mb)",
+            "this is a section; write its settings below it (valid: enable, size_mb, required, \
+             read_only, max_ttl)",
         ),
         ("cache: {memory: {size_mb: [1]}}", "one value is expected"),
         ("cache: {memory: {size_mb: {a: 1}}}", "one value is expected"),
@@ -263,7 +264,8 @@ fn variables_are_named() {
         "LARDER_CACHE__MEMORY",
         "1",
         "`cache.memory`: this is a section; set a setting in it, such as \
-         LARDER_CACHE__MEMORY__ENABLE, LARDER_CACHE__MEMORY__SIZE_MB",
+         LARDER_CACHE__MEMORY__ENABLE, LARDER_CACHE__MEMORY__SIZE_MB, \
+         LARDER_CACHE__MEMORY__REQUIRED",
     );
     bad_env(
         "LARDER_CACHE__MEMORY__SIZE_MB",

@@ -127,16 +127,32 @@ fn settings_are_every_leaf_in_order() {
         "cache.chain",
         "cache.memory.enable",
         "cache.memory.size_mb",
+        "cache.memory.required",
+        "cache.memory.read_only",
+        "cache.memory.max_ttl",
         "cache.sqlite.enable",
         "cache.sqlite.path",
         "cache.sqlite.busy_timeout",
         "cache.sqlite.readers",
+        "cache.sqlite.required",
+        "cache.sqlite.read_only",
+        "cache.sqlite.max_ttl",
         "cache.redis.enable",
         "cache.redis.host",
         "cache.redis.port",
         "cache.redis.db",
         "cache.redis.password",
         "cache.redis.ttl_default",
+        "cache.redis.required",
+        "cache.redis.read_only",
+        "cache.redis.max_ttl",
+        "cache.read_timeout",
+        "cache.write_timeout",
+        "cache.breaker.failures",
+        "cache.breaker.error_share",
+        "cache.breaker.window",
+        "cache.breaker.cooldown",
+        "cache.breaker.max_cooldown",
         "cache.compression.enable",
         "cache.compression.algorithm",
         "cache.compression.threshold_kb",
@@ -148,20 +164,50 @@ fn settings_are_every_leaf_in_order() {
         "cache.monitoring.alert_on_low_hit_rate",
         "cache.monitoring.alert_on_high_latency_ms",
         "cache.defaults.ttl",
+        "cache.defaults.jitter",
+        "cache.defaults.stale_while_revalidate",
+        "cache.defaults.stale_if_error",
+        "cache.defaults.refresh_ahead",
+        "cache.defaults.negative_ttl",
+        "cache.defaults.soft_timeout",
+        "cache.defaults.hard_timeout",
+        "cache.defaults.throttle",
+        "cache.defaults.retroactive_ttl",
+        "cache.defaults.stale_on",
+        "cache.defaults.cancel_abandoned",
         "cache.graceful_mode",
+        "cache.offline",
         "cache.sources.s.url",
         "cache.sources.s.params.a",
         "cache.sources.s.params.b",
         "cache.sources.s.timeout",
         "cache.sources.s.max_body",
         "cache.sources.s.rate_limit",
+        "cache.sources.s.version",
         "cache.sources.s.ttl",
+        "cache.sources.s.jitter",
+        "cache.sources.s.stale_while_revalidate",
+        "cache.sources.s.stale_if_error",
+        "cache.sources.s.refresh_ahead",
+        "cache.sources.s.negative_ttl",
+        "cache.sources.s.soft_timeout",
+        "cache.sources.s.hard_timeout",
+        "cache.sources.s.throttle",
+        "cache.sources.s.retroactive_ttl",
+        "cache.sources.s.stale_on",
+        "cache.sources.s.cancel_abandoned",
     ];
     assert_eq!(paths, expected);
     assert_eq!(from(&loaded, "cache.sqlite.busy_timeout").0, "5s");
     assert_eq!(from(&loaded, "cache.sources.s.max_body").0, "64MiB");
     assert_eq!(from(&loaded, "cache.prefetch.nearby_radius_miles").0, "50");
     assert_eq!(from(&loaded, "cache.redis.password").0, "null");
+    assert_eq!(from(&loaded, "cache.defaults.refresh_ahead").0, "off");
+    assert_eq!(
+        from(&loaded, "cache.defaults.stale_on").0,
+        "network, timeout, rate_limited, server_error"
+    );
+    assert_eq!(from(&loaded, "cache.sources.s.stale_on").0, "null", "as the defaults");
 }
 
 #[test]

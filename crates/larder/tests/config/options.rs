@@ -18,6 +18,7 @@ cache:
   defaults: {ttl: 1h30m}
   ttl_policies: {a: 30, b: 0.5, c: never, d: 2h}
   graceful_mode: false
+  offline: true
   sources:
     census:
       url: https://api.census.gov/data/{year}?for={cbsa}
@@ -65,6 +66,7 @@ cache:
     ]
     .into();
     expected.graceful_mode = false;
+    expected.offline = true;
     let mut census = SourceConfig::default();
     census.url = Some("https://api.census.gov/data/{year}?for={cbsa}".into());
     census.params = [("get", "NAME"), ("year", "2022")].map(|(k, v)| (k.into(), v.into())).into();
@@ -93,6 +95,8 @@ fn the_environment_reaches_every_kind_of_setting() {
             ("LARDER_CACHE__MONITORING__ALERT_ON_LOW_HIT_RATE", "0.5"),
             ("LARDER_CACHE__TTL_POLICIES__BLS", "2"),
             ("LARDER_CACHE__SOURCES__CENSUS__RATE_LIMIT", "5/s"),
+            ("LARDER_CACHE__SOURCES__BLS__THROTTLE", "1m"),
+            ("LARDER_CACHE__TTL_POLICIES__CENSUS", "3d"),
             ("LARDER_CACHE__SOURCES__CENSUS__QUERY__KEY", "${NOT_A_REFERENCE}"),
             ("LARDER_CACHE__SOURCES__NEW__MAX_BODY", "1KB"),
             ("LARDER_CONFIG", "elsewhere.yaml"),
@@ -108,6 +112,9 @@ fn the_environment_reaches_every_kind_of_setting() {
     assert_eq!(config.redis.password, Some(Secret::new("0012345")), "the text, not a number");
     assert_eq!(config.monitoring.alert_on_low_hit_rate, Some(0.5));
     assert_eq!(config.ttl_for("BLS"), Ttl::days(2), "the file's spelling, and days");
+    // A source is spelled in one way in both maps.
+    assert_eq!(config.policy_for("BLS").throttle, Duration::from_mins(1));
+    assert_eq!(config.ttl_for("Census"), Ttl::days(3));
     let census = &config.sources["Census"];
     assert_eq!(census.rate_limit, Some(RateLimit::new(5, Duration::from_secs(1))));
     assert_eq!(census.query["key"].expose(), "${NOT_A_REFERENCE}");

@@ -1,0 +1,170 @@
+//! `cache.defaults` and `cache.sources`: what holds for the values of a source, and where they
+//! come from.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Failures, Policy, PolicyPatch};
+
+use super::{
+    forms,
+    redact::{self, Params, redact_url},
+    text,
+    values::{RateLimit, Secret, Ttl},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Writes each setting of a policy once: in `cache.defaults` it has a value, in a source, whose
+/// own settings follow them here, it may be missing. No nested struct with `serde(flatten)`: its
+/// errors would not name the setting.
+macro_rules! policies {
+    (
+        policy { $( $(#[doc = $doc:literal])+ $name:ident: $type:ty, )+ }
+        source { $( $(#[$meta:meta])+ $own:ident: $own_type:ty = $value:expr, )+ }
+    ) => {
+        /// `cache.defaults`: what holds for a source that says nothing itself.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        #[non_exhaustive]
+        pub struct DefaultsConfig {
+            $(
+                $(#[doc = $doc])+
+                #[serde(deserialize_with = "forms::read", serialize_with = "forms::write")]
+                pub $name: $type,
+            )+
+        }
+
+        impl DefaultsConfig {
+            /// The policy it describes.
+            pub fn policy(&self) -> Policy {
+                let mut policy = Policy::default();
+                $( policy.$name = self.$name.into(); )+
+                policy
+            }
+        }
+
+        impl Default for DefaultsConfig {
+            fn default() -> Self {
+                let policy = Policy::default();
+                Self { $( $name: policy.$name.into(), )+ }
+            }
+        }
+
+        /// One source under `cache.sources`. Printing it hides secrets, so what is printed does
+        /// not load.
+        #[derive(Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        #[non_exhaustive]
+        pub struct SourceConfig {
+            $( $(#[$meta])+ pub $own: $own_type, )+
+            $(
+                $(#[doc = $doc])+
+                #[doc = ""]
+                #[doc = "`None`: as `cache.defaults` says."]
+                #[serde(
+                    deserialize_with = "forms::read_given",
+                    serialize_with = "forms::write_given"
+                )]
+                pub $name: Option<$type>,
+            )+
+        }
+
+        impl SourceConfig {
+            /// What it changes of the policy of `cache.defaults`, its version apart.
+            pub fn patch(&self) -> PolicyPatch {
+                let mut patch = PolicyPatch::default();
+                $( patch.$name = self.$name.map(Into::into); )+
+                patch
+            }
+
+            fn debug_policy(&self, f: &mut fmt::DebugStruct<'_, '_>) {
+                $( f.field(stringify!($name), &self.$name); )+
+            }
+        }
+
+        impl Default for SourceConfig {
+            fn default() -> Self {
+                Self { $( $own: $value, )+ $( $name: None, )+ }
+            }
+        }
+    };
+}
+
+policies! {
+    policy {
+        /// How long a value stays fresh; zero means that it is not stored. Default: 30 days.
+        ttl: Ttl,
+        /// Largest share of a lifetime, 0 to 1, by which it is shortened at random. Default: 0.
+        jitter: f64,
+        /// For so long after it expired, a value is served at once while it is refreshed.
+        /// Default: 0.
+        stale_while_revalidate: Duration,
+        /// For so long after it expired, a value is served if its load fails or is slow.
+        /// Default: 0.
+        stale_if_error: Duration,
+        /// Share of the lifetime, above 0 and below 1, after which a hit starts a refresh.
+        /// Default: none.
+        refresh_ahead: Option<f64>,
+        /// How long the answer "there is none" is stored; zero means not at all. Default: 0.
+        negative_ttl: Duration,
+        /// How long a caller waits for a load when a stale value could be served. Default: until
+        /// the load ends.
+        soft_timeout: Option<Duration>,
+        /// How long anybody waits for a load. Default: 5 minutes.
+        hard_timeout: Option<Duration>,
+        /// For so long after a load failed, a stale value is served without trying again.
+        /// Default: 30 s.
+        throttle: Duration,
+        /// Whether a shorter `ttl` also holds for what is stored already. Default: true.
+        retroactive_ttl: bool,
+        /// Failures after which a stale value may be served. Default: [`Failures::TEMPORARY`].
+        stale_on: Failures,
+        /// Whether a load is stopped when nobody waits for it any more. Default: false.
+        cancel_abandoned: bool,
+    }
+    source {
+        /// Template with placeholders such as `{cbsa}`.
+        #[serde(deserialize_with = "text::text", serialize_with = "redact::write_url")]
+        url: Option<String> = None,
+        /// Defaults for placeholders, and further query parameters.
+        #[serde(serialize_with = "redact::write_params")]
+        params: BTreeMap<String, String> = BTreeMap::new(),
+        /// Appended to the URL; the place for API keys.
+        query: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// Sent with each request.
+        headers: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// For one request, above zero. Default: 30 s.
+        #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
+        timeout: Duration = Duration::from_secs(30),
+        /// Largest answer taken, in bytes. Default: 64 MiB.
+        #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
+        max_body: u64 = 64 * MIB,
+        /// Default: none.
+        #[serde(deserialize_with = "text::text")]
+        rate_limit: Option<RateLimit> = None,
+        /// Version of the source's data: values with another one are stale. Default: any will do.
+        #[serde(deserialize_with = "text::text")]
+        version: Option<String> = None,
+    }
+}
+
+impl fmt::Debug for SourceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest is the policy, which has no secrets.
+        let Self { url, params, query, headers, timeout, max_body, rate_limit, version, .. } = self;
+        let mut shown = f.debug_struct("SourceConfig");
+        shown
+            .field("url", &url.as_deref().map(redact_url))
+            .field("params", &Params(params))
+            .field("query", query)
+            .field("headers", headers)
+            .field("timeout", timeout)
+            .field("max_body", max_body)
+            .field("rate_limit", rate_limit)
+            .field("version", version);
+        self.debug_policy(&mut shown);
+        shown.finish()
+    }
+}

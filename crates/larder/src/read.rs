@@ -1,0 +1,353 @@
+//! Reading, and loading what is missing.
+
+use std::{
+    any::{Any, type_name},
+    collections::{BTreeMap, HashMap},
+    future::{Future, ready},
+    sync::Arc,
+};
+
+use cache_core::{Entry, Key, Load, Loaded, OriginError, Request, Tag};
+use futures_util::future::{BoxFuture, Either};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::{
+    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, fly::no_answer,
+    reads::Reads,
+};
+
+impl Cache {
+    /// What is stored under `key` and fresh. A hit in memory is that of the call, not of the wait.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Hit>, Error>> + Send {
+        // Memory answers inside this call: a hit there costs no state machine and no allocation.
+        match self.peek(key) {
+            Some(hit) => Either::Left(ready(Ok(Some(hit)))),
+            // Boxed: what a hit returns stays as small as a hit.
+            None => Either::Right(Box::pin(self.get_waiting(key))),
+        }
+    }
+
+    async fn get_waiting(&self, key: &Key) -> Result<Option<Hit>, Error> {
+        let wanted = self.inner.usual(key.source());
+        let mut reads = Reads::of_one(key, wanted);
+        self.inner.find(&mut reads, Some(StaleReason::Asked)).await?;
+        reads.found(&self.inner).pop().unwrap_or(Ok(None))
+    }
+
+    /// [`Cache::get`] in another way.
+    ///
+    /// # Errors
+    /// As [`Cache::get`]; [`Error::UnknownTier`]; [`Error::Policy`].
+    pub async fn get_with(&self, key: &Key, options: ReadOptions) -> Result<Option<Hit>, Error> {
+        let mut found = self.get_many_with(std::slice::from_ref(key), options).await?;
+        found.pop().unwrap_or(Ok(None))
+    }
+
+    /// [`Cache::get`] for several keys, with one read in each tier. Results are in the order of the
+    /// keys; each repetition counts as a read.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; of each key, in strict mode, [`Error::Tier`].
+    pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Result<Option<Hit>, Error>>, Error> {
+        self.get_many_with(keys, ReadOptions::default()).await
+    }
+
+    /// [`Cache::get_many`] in another way.
+    ///
+    /// # Errors
+    /// As [`Cache::get_many`]; [`Error::UnknownTier`]; [`Error::Policy`].
+    pub async fn get_many_with(
+        &self,
+        keys: &[Key],
+        options: ReadOptions,
+    ) -> Result<Vec<Result<Option<Hit>, Error>>, Error> {
+        let inner = &self.inner;
+        let mut reads = Reads::new(inner, keys, &options)?;
+        if matches!(options.mode, ReadMode::Bypass | ReadMode::Refresh) {
+            inner.open()?;
+        } else {
+            reads.peek(inner);
+            inner.find(&mut reads, Some(StaleReason::Asked)).await?;
+        }
+        if options.purge_expired {
+            inner.purge_dead(&mut reads).await;
+        }
+        Ok(reads.found(inner))
+    }
+
+    /// What is stored under `key`, decoded from JSON once per stored entry and shared. `None` also
+    /// if the answer is that there is none.
+    ///
+    /// # Errors
+    /// As [`Cache::get`]; [`Error::Decode`] if the value is no such JSON; [`Error::TypeMismatch`]
+    /// if it was read as another type before.
+    pub async fn get_as<T>(&self, key: &Key) -> Result<Option<Arc<T>>, Error>
+    where
+        T: DeserializeOwned + Any + Send + Sync,
+    {
+        match self.get(key).await? {
+            Some(hit) if !hit.is_absent() => decode(key, hit.entry()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// What is stored under `key`, or else what `load` brings, which is stored then.
+    ///
+    /// Of all who ask for one key at a time only one loads; the others wait for it. The load runs
+    /// in a task of its own: it goes on, and its value is stored, when its callers have gone. What
+    /// is stale is served where the source's [`Policy`](crate::Policy) says so.
+    ///
+    /// # Errors
+    /// [`Error::Origin`] with what `load` returned, [`Error::LoadPanicked`] if it panicked,
+    /// [`Error::LoadTimedOut`], [`Error::LoadAborted`] if its runtime was shut down,
+    /// [`Error::LeftAlone`], [`Error::Offline`], [`Error::Closed`]; in strict mode
+    /// [`Error::Tier`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn get_or_load<F, Fut>(
+        &self,
+        key: &Key,
+        load: F,
+    ) -> impl Future<Output = Result<Hit, Error>> + Send
+    where
+        F: FnOnce(LoadContext) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+    {
+        let peeked = match self.peek(key) {
+            Some(hit) if hit.at() < hit.entry().refresh_at() => {
+                return Either::Left(ready(Ok(hit)));
+            }
+            due_or_missing => due_or_missing,
+        };
+        let mut reads = Reads::of_one(key, self.inner.usual(key.source()));
+        if let Some(hit) = peeked {
+            reads.note_peeked(hit);
+        }
+        Either::Right(Box::pin(async move {
+            let options = ReadOptions::default();
+            self.inner.answer(&mut reads, Vec::new(), &options, one(load)).await?;
+            reads.answer(&self.inner)
+        }))
+    }
+
+    /// [`Cache::get_or_load`] in another way.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load`]; [`Error::NotCached`] if it is not to load and nothing usable is
+    /// stored; [`Error::UnknownTier`]; [`Error::Policy`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn get_or_load_with<F, Fut>(
+        &self,
+        key: &Key,
+        options: ReadOptions,
+        load: F,
+    ) -> Result<Hit, Error>
+    where
+        F: FnOnce(LoadContext) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+    {
+        self.read(key, Vec::new(), options, one(load)).await
+    }
+
+    async fn read<L, Fut>(
+        &self,
+        key: &Key,
+        tags: Vec<Tag>,
+        options: ReadOptions,
+        load: L,
+    ) -> Result<Hit, Error>
+    where
+        L: FnOnce(Vec<LoadContext>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<Result<Loaded, Error>>> + Send + 'static,
+    {
+        let mut reads = Reads::new(&self.inner, std::slice::from_ref(key), &options)?;
+        reads.peek(&self.inner);
+        self.inner.answer(&mut reads, tags, &options, load).await?;
+        reads.answer(&self.inner)
+    }
+
+    /// What is stored under each key, or else what one call of `load` brings for all that are
+    /// missing. Results are in the order of the keys; one key's failure is that key's.
+    ///
+    /// `load` is given the missing keys, each once, and those to be refreshed, and answers in any
+    /// order; a key it leaves out has failed. Keys that are being loaded already are waited for.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; of each key, those of [`Cache::get_or_load`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn get_or_load_many<F, Fut>(
+        &self,
+        keys: &[Key],
+        load: F,
+    ) -> Result<Vec<Result<Hit, Error>>, Error>
+    where
+        F: FnOnce(Vec<LoadContext>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>>
+            + Send
+            + 'static,
+    {
+        self.get_or_load_many_with(keys, ReadOptions::default(), load).await
+    }
+
+    /// [`Cache::get_or_load_many`] in another way.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load_many`]; [`Error::UnknownTier`]; [`Error::Policy`]; of each key,
+    /// [`Error::NotCached`] if it is not to load and nothing usable is stored.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn get_or_load_many_with<F, Fut>(
+        &self,
+        keys: &[Key],
+        options: ReadOptions,
+        load: F,
+    ) -> Result<Vec<Result<Hit, Error>>, Error>
+    where
+        F: FnOnce(Vec<LoadContext>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>>
+            + Send
+            + 'static,
+    {
+        let mut reads = Reads::new(&self.inner, keys, &options)?;
+        reads.peek(&self.inner);
+        self.inner.answer(&mut reads, Vec::new(), &options, many(load)).await?;
+        Ok(reads.answers(&self.inner))
+    }
+
+    /// The answer to `request`: stored, or loaded from the origin of its source and stored.
+    ///
+    /// # Errors
+    /// As [`Cache::get_or_load`]; [`Error::NoOrigin`] if nothing is stored and the source has none.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn request(&self, request: &Request) -> Result<Hit, Error> {
+        self.request_with(request, ReadOptions::default()).await
+    }
+
+    /// [`Cache::request`] in another way.
+    ///
+    /// # Errors
+    /// As [`Cache::request`]; [`Error::NotCached`] if it is not to load and nothing usable is
+    /// stored; [`Error::UnknownTier`]; [`Error::Policy`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn request_with(
+        &self,
+        request: &Request,
+        options: ReadOptions,
+    ) -> Result<Hit, Error> {
+        let key = request.key();
+        let tags = request.tags().to_vec();
+        let Ok(origin) = self.inner.origin(request.source()) else {
+            // What is stored can still be served.
+            let never_loads = self.inner.offline || options.mode == ReadMode::CachedOnly;
+            return match self.get_with(&key, options).await? {
+                Some(hit) => Ok(hit),
+                None if never_loads => Err(self.inner.missing(&key)),
+                None => Err(self.inner.no_origin(request.source())),
+            };
+        };
+        let request = request.clone();
+        let load = move |context: LoadContext| {
+            let load = Load::new(request).with_stored(context.stored);
+            async move { origin.load(load).await }
+        };
+        self.read(&key, tags, options, one(load)).await
+    }
+
+    /// The question that the origin of `source` answers about something described by `values`, a
+    /// market for example.
+    ///
+    /// # Errors
+    /// [`Error::NoOrigin`]; [`Error::Origin`] if the origin needs a value that is not there.
+    pub fn request_for(
+        &self,
+        source: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Request, Error> {
+        Ok(self.inner.origin(source)?.request(source, values)?)
+    }
+}
+
+/// A loader of one key as one of several.
+fn one<F, Fut>(
+    load: F,
+) -> impl FnOnce(Vec<LoadContext>) -> BoxFuture<'static, Vec<Result<Loaded, Error>>> + Send + 'static
+where
+    F: FnOnce(LoadContext) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+{
+    |mut contexts| {
+        Box::pin(async move {
+            match contexts.pop() {
+                Some(context) => vec![load(context).await.map_err(Error::from)],
+                None => Vec::new(),
+            }
+        })
+    }
+}
+
+/// A loader that answers in any order as one that answers in the order it was asked.
+fn many<F, Fut>(
+    load: F,
+) -> impl FnOnce(Vec<LoadContext>) -> BoxFuture<'static, Vec<Result<Loaded, Error>>> + Send + 'static
+where
+    F: FnOnce(Vec<LoadContext>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>>
+        + Send
+        + 'static,
+{
+    |contexts| {
+        Box::pin(async move {
+            let keys: Vec<Key> = contexts.iter().map(|context| context.key.clone()).collect();
+            let mut answers: HashMap<Key, Result<Loaded, Error>> = match load(contexts).await {
+                Ok(answers) => answers
+                    .into_iter()
+                    .map(|(key, answer)| (key, answer.map_err(Error::from)))
+                    .collect(),
+                Err(error) => {
+                    let error = Error::from(error);
+                    return keys.iter().map(|_| Err(error.clone())).collect();
+                }
+            };
+            let answer = |key| answers.remove(key).unwrap_or_else(|| Err(no_answer(key)));
+            keys.iter().map(answer).collect()
+        })
+    }
+}
+
+fn decode<T>(key: &Key, entry: &Entry) -> Result<Arc<T>, Error>
+where
+    T: DeserializeOwned + Any + Send + Sync,
+{
+    entry.decoded(|value| serde_json::from_slice(value)).map_err(|error| match error {
+        Ok(stored) => Error::TypeMismatch { key: key.clone(), stored, asked: type_name::<T>() },
+        // Not the decoder's own text, which may hold the whole value.
+        Err(error) => Error::Decode {
+            key: key.clone(),
+            type_name: type_name::<T>(),
+            reason: format!(
+                "{} at line {}, column {}",
+                match error.classify() {
+                    Category::Data => "it is JSON of another form",
+                    Category::Eof => "it ends too early",
+                    Category::Io | Category::Syntax => "it is no JSON",
+                },
+                error.line(),
+                error.column()
+            ),
+        },
+    })
+}
