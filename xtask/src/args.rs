@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::{Result, ci::Step};
+use crate::{Result, ci::Step, model::Model};
 
 pub(crate) const HELP: &str = "\
 Larder's chores.
@@ -13,6 +13,11 @@ cargo xtask ci                 what continuous integration checks, in this order
                                Stops at the first step that fails.
 cargo xtask ci --only A,B      these steps only
 cargo xtask ci --skip A,B      all steps but these
+cargo xtask model              10,000 random histories of a chain against a simple model (`test`
+                               plays some hundred); says the seed of one that breaks a rule.
+    --sequences N              so many
+    --seed S                   from this seed on, instead of one of the moment
+    --release                  optimised
 cargo xtask help               this text
 
 With the variable CI set, `test` uses the profile `ci` of .config/nextest.toml.
@@ -25,6 +30,7 @@ pub(crate) enum Task {
     /// With arguments for the test runner.
     Test(Vec<String>),
     Ci(Vec<Step>),
+    Model(Model),
 }
 
 /// What `args`, without the program's name, ask for.
@@ -37,6 +43,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Task> {
             Ok(Task::Test(args.collect()))
         }
         Some("ci") => steps(args).map(Task::Ci),
+        Some("model") => model(args).map(Task::Model),
         Some(other) => Err(format!("no chore `{other}`; try `cargo xtask help`").into()),
     }
 }
@@ -54,6 +61,27 @@ fn steps(mut args: impl Iterator<Item = String>) -> Result<Vec<Step>> {
         steps.retain(|step| named.contains(step) == keep);
     }
     if steps.is_empty() { Err("no step is left to run".into()) } else { Ok(steps) }
+}
+
+fn model(mut args: impl Iterator<Item = String>) -> Result<Model> {
+    let mut model = Model::default();
+    while let Some(option) = args.next() {
+        let mut number = || -> Result<u64> {
+            let number = args.next().ok_or_else(|| format!("{option} needs a number"))?;
+            let wrong = |error| format!("{option} needs a number, not `{number}`: {error}");
+            Ok(number.parse().map_err(|error: std::num::ParseIntError| wrong(error))?)
+        };
+        match option.as_str() {
+            "--sequences" => model.sequences = number()?,
+            "--seed" => model.seed = Some(number()?),
+            "--release" => model.release = true,
+            _ => {
+                let all = "--sequences, --seed and --release";
+                return Err(format!("`model` takes {all}, not `{option}`").into());
+            }
+        }
+    }
+    if model.sequences == 0 { Err("no sequence is left to play".into()) } else { Ok(model) }
 }
 
 #[cfg(test)]
@@ -85,6 +113,19 @@ mod tests {
         );
         let Task::Ci(steps) = parsed("ci --skip test,tidy").unwrap() else { panic!("not ci") };
         assert_eq!(steps, Step::ALL[1..Step::ALL.len() - 1]);
+    }
+
+    #[test]
+    fn model_plays_ten_thousand_unless_told_otherwise() {
+        let long = Model { sequences: 10_000, seed: None, release: false };
+        assert_eq!(parsed("model").unwrap(), Task::Model(long));
+        let told = Model { sequences: 7, seed: Some(3), release: true };
+        let line = "model --seed 3 --release --sequences 7";
+        assert_eq!(parsed(line).unwrap(), Task::Model(told));
+        assert!(refused("model --seed").contains("--seed needs"));
+        assert!(refused("model --seed x").contains("`x`"));
+        assert!(refused("model --sequences 0").contains("no sequence"));
+        assert!(refused("model --sequence 5").contains("`--sequence`"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cargo;
 mod ci;
 mod deps;
 mod features;
+mod model;
 mod run_tests;
 mod tidy;
 mod workspace;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         }
         Task::Test(args) => run_tests::run(&args),
         Task::Ci(steps) => ci::run(&steps),
+        Task::Model(model) => model::run(&model),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
