@@ -18,7 +18,7 @@ use tier_testkit::ManualClock;
 
 use crate::{
     harness::{bring, close, key, never, within},
-    outage::Log,
+    log::Log,
 };
 
 const RAW: u8 = 0;
@@ -365,7 +365,7 @@ async fn hits_are_logged_if_asked_for_and_otherwise_not() {
         within(cache.get(&key("a:none"))).await.unwrap();
         within(cache.get(&key("a:below"))).await.unwrap().unwrap();
         drop(guard);
-        let told = log.texts(tracing::Level::INFO, "larder::hits");
+        let told = log.texts_of(tracing::Level::INFO, "larder::hits");
         assert_eq!(told.len(), expected.len(), "{line}: {told:#?}");
         for (text, tier) in told.iter().zip(expected) {
             let key = if *tier == "memory" { "a:1" } else { "a:below" };

@@ -6,6 +6,7 @@ mod flight;
 mod harness;
 mod invalidation;
 mod lifetime;
+mod log;
 mod outage;
 mod promotion;
 mod restart;

@@ -18,12 +18,11 @@ use larder::{
     SetOptions, Tier, TierStats, tiers::MemoryTier,
 };
 use tokio::{sync::Semaphore, time::Instant};
-use tracing_subscriber::{
-    Layer,
-    layer::{Context, SubscriberExt},
-};
 
-use crate::harness::{Bench, bring, close, key, never, tag, until, within};
+use crate::{
+    harness::{Bench, bring, close, key, never, tag, until, within},
+    log::Log,
+};
 
 /// How a [`Chaos`] does one of its operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,43 +188,6 @@ impl Tier for Chaos {
 
     fn as_inspect(&self) -> Option<&dyn Inspect> {
         self.store.as_inspect()
-    }
-}
-
-/// What was logged: level, target, and fields as text.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<(tracing::Level, String, String)>>>);
-
-impl Log {
-    /// Captures what the present thread logs until the guard is dropped.
-    pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::registry().with(log.clone());
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// Texts of the events that match.
-    pub(crate) fn texts(&self, level: tracing::Level, target: &str) -> Vec<String> {
-        let events = self.0.lock().unwrap();
-        let matching = events.iter().filter(|(at, of, _)| *at == level && of.starts_with(target));
-        matching.map(|(_, _, text)| text.clone()).collect()
-    }
-}
-
-impl<S: tracing::Subscriber> Layer<S> for Log {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                use std::fmt::Write as _;
-                write!(self.0, "{field}={value:?} ").unwrap();
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        let metadata = event.metadata();
-        let line = (*metadata.level(), metadata.target().to_owned(), text.0);
-        self.0.lock().unwrap().push(line);
     }
 }
 
@@ -758,7 +720,7 @@ async fn failing_reads_are_told_once_opening_once_and_recovery_once() {
     let bench = Bench::new();
     let (cache, switches) = over_chaos(&bench);
     let (log, _guard) = Log::capture();
-    let told = |level| log.texts(level, "larder");
+    let told = |level| log.texts(level);
     switches.gets(DOWN);
     for n in 0..30 {
         within(cache.get(&key(&format!("a:{n}")))).await.unwrap();
@@ -791,14 +753,14 @@ async fn refused_writes_are_told_once_and_reads_in_between_do_not_make_them_news
         within(cache.set(&asked, "v", SetOptions::default())).await.unwrap();
         within(cache.get(&key(&format!("b:{n}")))).await.unwrap();
     }
-    let warnings = log.texts(tracing::Level::WARN, "larder");
+    let warnings = log.texts(tracing::Level::WARN);
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
-    assert!(log.texts(tracing::Level::INFO, "larder").is_empty());
+    assert!(log.texts(tracing::Level::INFO).is_empty());
     switches.puts(Mode::Works);
     for n in 0..3 {
         within(cache.set(&key(&format!("c:{n}")), "v", SetOptions::default())).await.unwrap();
     }
-    assert_eq!(log.texts(tracing::Level::INFO, "larder").len(), 1);
+    assert_eq!(log.texts(tracing::Level::INFO).len(), 1);
 }
 
 #[tokio::test]
@@ -810,7 +772,7 @@ async fn an_unusable_file_is_told_once_with_its_path_and_what_to_do() {
     for n in 0..10 {
         within(cache.get(&key(&format!("a:{n}")))).await.unwrap();
     }
-    let warnings = log.texts(tracing::Level::WARN, "larder");
+    let warnings = log.texts(tracing::Level::WARN);
     assert_eq!(warnings.len(), 2, "{warnings:#?}");
     let path = bench.path().display().to_string();
     for part in [&path, "sqlite", "left untouched", "cache.sqlite.path"] {

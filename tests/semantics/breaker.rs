@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     harness::{Bench, bring, joined, key, until, within},
-    tools::{Below, Log, fresh, set, tier_stats},
+    log::Log,
+    tools::{Below, fresh, set, tier_stats},
 };
 
 /// Reads `n` keys that nothing is stored under.

@@ -1,7 +1,7 @@
 //! "Time": which lifetime a value gets, by its policy, its loader or its call, and what a changed
 //! policy makes of what is stored.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use larder::{
     BuildError, Error, Key, LoadContext, Loaded, Policy, PolicyPatch, ReadOptions, SetOptions,
@@ -9,7 +9,7 @@ use larder::{
 };
 
 use crate::{
-    harness::{Bench, Loads, bring, gated, joined, key, within},
+    harness::{Bench, Loads, bring, gated, joined, key, never, within},
     scene::{Scene, count, fail, give, ms, patch, settle, told},
 };
 
@@ -137,15 +137,11 @@ async fn a_set_a_load_and_a_call_may_say_never() {
     let policy = Policy::ttl(ms(100)).jitter(0.5);
     for scene in Scene::each(&policy) {
         let [by_set, by_load, by_call] = ["census:s", "census:l", "census:c"].map(Key::new);
-        let mut options = SetOptions::default();
-        options.ttl = Some(Ttl::Never);
+        let options = SetOptions::ttl(Ttl::Never);
         within(scene.cache.set(&by_set, "v", options)).await.unwrap();
-        let mut loaded = Loaded::new("v");
-        loaded.ttl = Some(Ttl::Never);
+        let loaded = Loaded::new("v").ttl(Ttl::Never);
         within(scene.cache.get_or_load(&by_load, give(Ok(loaded)))).await.unwrap();
-        let mut call = PolicyPatch::default();
-        call.ttl = Some(Ttl::Never);
-        let call = ReadOptions::default().policy(call);
+        let call = patch(|patch| patch.ttl(Ttl::Never));
         within(scene.cache.get_or_load_with(&by_call, call, bring("v"))).await.unwrap();
         scene.bench.clock.set(i64::MAX - 1);
         for key in [by_set, by_load, by_call] {
@@ -400,6 +396,31 @@ async fn a_call_with_a_shorter_ttl_loads_what_is_too_old_for_it() {
         assert!(scene.get_with(shorter.clone()).await.is_none(), "{scene}");
         assert_eq!(scene.ask_with(shorter, bring("w")).await.unwrap().value(), "w", "{scene}");
     }
+}
+
+#[tokio::test]
+async fn a_call_with_a_shorter_ttl_finds_what_a_lower_tier_has_newer() {
+    let scene = Scene::chain(&Policy::ttl(ms(1_000)));
+    scene.have("old").await;
+    scene.advance(100);
+    // Another process has loaded it anew; memory's copy is fresh by the source's policy.
+    let lower = Arc::clone(&scene.tiers[1]);
+    let other = scene.bench.bare().policy("census", Policy::ttl(ms(1_000))).shared_tier(lower);
+    let newer = other.build().unwrap();
+    within(newer.set(&scene.key, "new", SetOptions::default())).await.unwrap();
+    assert_eq!(scene.get().await.unwrap().value(), "old");
+    let shorter = patch(|patch| patch.ttl(ms(50)));
+    let batch = [scene.key.clone(), key("census:b")];
+    let found = within(scene.cache.get_many_with(&batch, shorter.clone())).await.unwrap();
+    assert_eq!(found[0].as_ref().unwrap().as_ref().unwrap().value(), "new");
+    assert!(found[1].as_ref().unwrap().is_none());
+    // It is in memory from then on, and no call needs to load it.
+    assert_eq!(scene.get().await.unwrap().value(), "new");
+    assert_eq!(scene.ask_with(shorter, never()).await.unwrap().value(), "new");
+    scene.advance(60);
+    within(newer.set(&scene.key, "newest", SetOptions::default())).await.unwrap();
+    let shorter = patch(|patch| patch.ttl(ms(50)));
+    assert_eq!(scene.ask_with(shorter, never()).await.unwrap().value(), "newest");
 }
 
 #[tokio::test]

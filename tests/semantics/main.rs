@@ -17,6 +17,8 @@ mod lifetimes;
 mod loading;
 mod loading_failures;
 mod loading_timeouts;
+#[path = "../it/log.rs"]
+mod log;
 mod missed;
 mod modes;
 mod options;

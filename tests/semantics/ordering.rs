@@ -10,7 +10,8 @@ use larder::{
 
 use crate::{
     harness::{Bench, bring, close, joined, key, load_gated, tag, within},
-    tools::{Below, Log, fresh, set, tier_stats},
+    log::Log,
+    tools::{Below, fresh, set, tier_stats},
 };
 
 const NOON: i64 = 1_767_268_800_000;

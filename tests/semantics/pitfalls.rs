@@ -26,7 +26,8 @@ use tokio::task::{JoinSet, yield_now};
 
 use crate::{
     harness::{Bench, bring, close, failure, joined, key, load_gated, never, until, within},
-    tools::{Below, Log, any, fresh, set, tier_stats},
+    log::Log,
+    tools::{Below, any, fresh, set, tier_stats},
 };
 
 // "Deleting a flight's entry while waiters queue on it lets a second load in."

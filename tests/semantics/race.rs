@@ -3,15 +3,15 @@
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use larder::{
-    Clock, Entry, PutOutcome, ReadOptions, SetOptions, Stamp, SyncTier, Tier, TierOptions,
+    Clock, Entry, Policy, PutOutcome, ReadOptions, SetOptions, Stamp, SyncTier, Tier, TierOptions,
     tiers::{MemoryTier, SqliteOptions, SqliteTier},
 };
 use tier_testkit::{Call, ManualClock};
 use tokio::task::JoinSet;
 
 use crate::{
-    harness::{Bench, joined, key, until, within},
-    tools::{Below, set, tier_stats},
+    harness::{Bench, bring, failure, joined, key, load_gated, until, within},
+    tools::{Below, fresh, set, tier_stats},
 };
 
 const LONG: Duration = Duration::from_secs(25);
@@ -153,4 +153,51 @@ async fn a_write_waits_for_the_lock_of_another_process_within_its_limit() {
     assert_eq!(within(tier.get(&a)).await.unwrap(), None, "readers do not wait");
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(within(putting).await.unwrap(), PutOutcome::Stored);
+}
+
+// "Of two entries for one key the one with the later `as_of` wins, in whatever order they arrive."
+
+#[tokio::test]
+async fn who_has_seen_a_set_in_memory_does_not_join_a_load_from_before_it() {
+    let (bench, a) = (Bench::new(), key("a:1"));
+    let below = Below::new(&bench);
+    let cache = below.under_memory(&bench);
+    let (gate, older) = load_gated(&cache, &a);
+    let older_load = gate.begun().await;
+    below.hangs(Call::Put);
+    let setting = tokio::spawn({
+        let (cache, a) = (cache.clone(), a.clone());
+        async move { cache.set(&a, "set", SetOptions::default()).await }
+    });
+    until(|| below.chaos.hanging() == 1).await;
+    assert_eq!(fresh(&cache, &a).await.as_deref(), Some("set"), "the set has not returned yet");
+    let refreshed = cache.get_or_load_with(&a, ReadOptions::refresh(), bring("newer"));
+    assert_eq!(within(refreshed).await.unwrap().value(), "newer");
+    older_load.bring("older");
+    below.chaos.heal();
+    assert_eq!(joined(older).await.unwrap().value(), "older");
+    joined(setting).await.unwrap();
+    assert_eq!(fresh(&cache, &a).await.as_deref(), Some("newer"));
+}
+
+#[tokio::test]
+async fn a_failed_load_falls_back_on_what_memory_was_given_meanwhile() {
+    let (bench, a) = (Bench::new(), key("a:1"));
+    let below = Below::new(&bench);
+    let policy = Policy::ttl(Duration::from_secs(1)).stale_if_error(Duration::from_secs(100));
+    let other = below.alone(&bench);
+    within(other.set(&a, "old", SetOptions::ttl(Duration::from_secs(1)).stale_for(LONG)))
+        .await
+        .unwrap();
+    bench.advance(1_000);
+    let cache = below.builder(&bench).policy("a", policy).build().unwrap();
+    // It was offered the old one.
+    let (gate, waiting) = load_gated(&cache, &a);
+    let load = gate.begun().await;
+    assert_eq!(load.context.stored.as_ref().unwrap().value(), "old");
+    // Another process loads it, and a reader of this one brings that into memory.
+    set(&other, &a, "newer").await;
+    assert_eq!(fresh(&cache, &a).await.as_deref(), Some("newer"));
+    load.end(Err(failure("down")));
+    assert_eq!(joined(waiting).await.unwrap().value(), "newer");
 }

@@ -17,7 +17,8 @@ use tier_testkit::{CountingOrigin, ManualClock};
 
 use crate::{
     harness::{Bench, key, never, tag, within},
-    tools::{Log, any, fresh, set},
+    log::Log,
+    tools::{any, fresh, set},
 };
 
 // `SetOptions`.

@@ -203,9 +203,10 @@ async fn a_read_with_a_policy_of_its_own_asks_each_tier_once() {
         ReadOptions::default().policy(patch)
     };
     let both = key("a:both");
-    counts("get", c, || c.get_with(&both, options()), As::Miss, &[1, 0]).await.unwrap();
+    // The lower tier may have a newer one.
+    counts("get", c, || c.get_with(&both, options()), As::Miss, &[1, 1]).await.unwrap();
     let load = c.get_or_load_with(&both, options(), bring("v"));
-    counts("load", c, || load, As::Miss, &[1, 0]).await.unwrap();
+    counts("load", c, || load, As::Miss, &[1, 1]).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,11 @@
-//! What the modules share beside the harness: a tier that fails, hangs and remembers when told to,
-//! and what was logged.
+//! What the modules share beside the harness: a tier that fails, hangs and remembers when told to.
 
 use std::{
-    fmt::Write as _,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,10 +16,6 @@ use larder::{
 };
 use tier_testkit::{Call, Chaos, ChaosTier, Fault, Faults};
 use tokio::sync::Semaphore;
-use tracing_subscriber::{
-    Layer,
-    layer::{Context, SubscriberExt},
-};
 
 use crate::harness::{Bench, within};
 
@@ -144,9 +139,11 @@ impl Below {
         bench.bare().shared_tier(self.tier()).build().unwrap()
     }
 
-    /// A builder with memory over it.
+    /// A builder with memory over it. However slow the machine: it is not about time.
     pub(crate) fn builder(&self, bench: &Bench) -> CacheBuilder {
-        bench.bare().tier(bench.memory()).shared_tier(self.tier())
+        const LONG: Duration = Duration::from_secs(25);
+        let patient = TierOptions::default().read_timeout(LONG).write_timeout(LONG);
+        bench.bare().tier(bench.memory()).shared_tier_with(self.tier(), patient)
     }
 
     /// Memory over it.
@@ -235,44 +232,4 @@ pub(crate) async fn as_of(cache: &Cache, key: &Key) -> Stamp {
 /// What the chain counted of a tier.
 pub(crate) fn tier_stats(cache: &Cache, tier: &str) -> TierStats {
     cache.stats().tier(tier).unwrap().clone()
-}
-
-/// What was logged: level, target, and fields as text.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<(tracing::Level, String, String)>>>);
-
-impl Log {
-    /// Captures what the present thread logs until the guard is dropped.
-    pub(crate) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-        // As long as there is one subscriber only, what a thread without one meets first is taken
-        // for what nobody wants to know, on every thread.
-        static ANOTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
-        ANOTHER.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
-        let log = Self::default();
-        let subscriber = tracing_subscriber::registry().with(log.clone());
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// Texts of the chain's events of this level.
-    pub(crate) fn texts(&self, level: tracing::Level) -> Vec<String> {
-        let events = self.0.lock().unwrap();
-        let matching = events.iter().filter(|(at, of, _)| *at == level && of.starts_with("larder"));
-        matching.map(|(_, _, text)| text.clone()).collect()
-    }
-}
-
-impl<S: tracing::Subscriber> Layer<S> for Log {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, "{field}={value:?} ").unwrap();
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        let metadata = event.metadata();
-        let line = (*metadata.level(), metadata.target().to_owned(), text.0);
-        self.0.lock().unwrap().push(line);
-    }
 }

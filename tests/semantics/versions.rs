@@ -6,7 +6,8 @@ use larder::{Cache, Key, Loaded, Policy, ReadOptions, SetOptions, StaleReason};
 
 use crate::{
     harness::{Bench, bring, close, failure, joined, key, load_gated, never, within},
-    tools::{Below, Log, any, fresh, set},
+    log::Log,
+    tools::{Below, any, fresh, set},
 };
 
 fn a() -> Key {

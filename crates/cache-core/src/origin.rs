@@ -16,6 +16,12 @@ pub enum Ttl {
     Never,
 }
 
+impl From<Duration> for Ttl {
+    fn from(ttl: Duration) -> Self {
+        Self::For(ttl)
+    }
+}
+
 /// What an origin may know about a load.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -119,8 +125,8 @@ impl Loaded {
 
     /// Fresh for `ttl`, whatever the policy says; zero is not stored.
     #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(Ttl::For(ttl));
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.ttl = Some(ttl.into());
         self
     }
 

@@ -150,6 +150,46 @@ impl Inner {
     pub(crate) async fn look(&self, keys: &[Key], wanted: &Wanted, behind: bool) -> Vec<Looked> {
         let skip = wanted.skip;
         let counts_leading = !behind && !wanted.peeks();
+        let mut looks = self.look_past(keys, skip, skip, (counts_leading, behind)).await;
+        if !wanted.patched {
+            return looks;
+        }
+        // What ends a look is fresh by its source's policy; a call that wants a newer one finds it in
+        // a tier below, if there.
+        for at in 0..self.chain.tiers.len() {
+            let too_old = |look: &Looked| {
+                let fresh = look.as_ref().ok().and_then(|look| look.fresh.as_ref());
+                fresh.is_some_and(|found| {
+                    found.tier == at && !wanted.accepts(&found.entry, self.clock.now())
+                })
+            };
+            let old = looks.iter().zip(keys).enumerate().filter(|(_, (look, _))| too_old(look));
+            let (places, asked): (Vec<usize>, Vec<Key>) =
+                old.map(|(place, (_, key))| (place, key.clone())).unzip();
+            if asked.is_empty() {
+                continue;
+            }
+            let past = (0..=at).fold(skip, Skip::with);
+            let further = self.look_past(&asked, past, skip, (false, behind)).await;
+            for (place, further) in places.into_iter().zip(further) {
+                let as_of = |look: &Looked| Some(look.as_ref().ok()?.best()?.entry.as_of());
+                if further.is_err() || as_of(&further) > as_of(&looks[place]) {
+                    looks[place] = further;
+                }
+            }
+        }
+        looks
+    }
+
+    /// Looks through the tiers that are not in `past`, and copies what it finds into those above
+    /// that are not in `spared`. Says whether what leading tiers answer, and what is shared, counts.
+    async fn look_past(
+        &self,
+        keys: &[Key],
+        past: Skip,
+        spared: Skip,
+        (counts_leading, behind): (bool, bool),
+    ) -> Vec<Looked> {
         let mut looks: Vec<Option<Looked>> = keys.iter().map(|_| None).collect();
         loop {
             let open = looks.iter().zip(keys).enumerate().filter(|(_, (look, _))| look.is_none());
@@ -159,9 +199,9 @@ impl Inner {
                 return looks.into_iter().flatten().collect();
             }
             let current = |key: &Key, flight: &flight::Flight<Looked, ()>| {
-                flight.kind == skip.bits() && !self.chain.may_be_barred(key, flight.started)
+                flight.kind == past.bits() && !self.chain.may_be_barred(key, flight.started)
             };
-            let parts = self.looks.join(asked, skip.bits(), current, || self.chain.next_stamp());
+            let parts = self.looks.join(asked, past.bits(), current, || self.chain.next_stamp());
             let (mut leaders, mut followers) = (Vec::new(), Vec::new());
             for (place, part) in places.into_iter().zip(parts) {
                 match part {
@@ -175,12 +215,12 @@ impl Inner {
             // Its own work first: nobody waits for another before others can go on.
             if !leaders.is_empty() {
                 let keys: Vec<Key> = leaders.iter().map(|(_, lead)| lead.key().clone()).collect();
-                let found = self.chain.look_up(&keys, skip, counts_leading).await;
+                let found = self.chain.look_up(&keys, past, counts_leading).await;
                 for ((place, leader), look) in leaders.into_iter().zip(found) {
                     if let Ok(look) = &look {
                         // Not what a write has made out of date since it was looked for.
                         let key = leader.key();
-                        let promote = || self.chain.promote(key, look, skip, &self.tasks);
+                        let promote = || self.chain.promote(key, look, spared, &self.tasks);
                         leader.if_current(promote);
                     }
                     looks[place] = Some(look.clone());
@@ -235,6 +275,8 @@ impl Inner {
             self.loading.note(&key, as_of);
             stored.push((key, entry));
         }
+        // Memory has it before slower tiers do: who has seen it there must not join an older load.
+        stored.iter().for_each(|(key, _)| self.detach_key(key));
         for (place, report) in places.into_iter().zip(self.chain.put(&stored).await) {
             reports[place] = report;
         }

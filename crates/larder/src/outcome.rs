@@ -105,8 +105,8 @@ pub struct SetOptions {
 impl SetOptions {
     /// Fresh for `ttl`; zero removes what is stored.
     #[must_use]
-    pub fn ttl(ttl: Duration) -> Self {
-        Self { ttl: Some(Ttl::For(ttl)), ..Self::default() }
+    pub fn ttl(ttl: impl Into<Ttl>) -> Self {
+        Self { ttl: Some(ttl.into()), ..Self::default() }
     }
 
     /// Usable for so long after it is no longer fresh, as far as the policy has use for it.

@@ -58,8 +58,8 @@ pub struct Policy {
 
 impl Policy {
     /// Values stay fresh for `ttl`; zero means that they are not stored.
-    pub fn ttl(ttl: Duration) -> Self {
-        Self { ttl: Ttl::For(ttl), ..Self::default() }
+    pub fn ttl(ttl: impl Into<Ttl>) -> Self {
+        Self { ttl: ttl.into(), ..Self::default() }
     }
 
     /// Values stay fresh for ever.
@@ -304,7 +304,7 @@ setters! { Policy,
 
 setters! { PolicyPatch,
     /// Changes how long a value stays fresh.
-    ttl: Duration => Ttl::For;
+    ttl: impl Into<Ttl> => Into::into;
     /// Shortens lifetimes at random, by up to this share of them.
     jitter: f64;
     /// Serves stale values for so long while they are refreshed.

@@ -144,7 +144,7 @@ impl Inner {
     }
 
     /// The best that a look found, as a hit.
-    fn hit_of(&self, look: &Look) -> Option<Hit> {
+    pub(crate) fn hit_of(&self, look: &Look) -> Option<Hit> {
         let found = look.best()?;
         let tier = ServedBy::Tier(self.chain.tiers.get(found.tier)?.name());
         Some(Hit::new(found.entry.clone(), tier, self.clock.now()))

@@ -51,8 +51,12 @@ impl Inner {
     }
 
     /// A candidate as it counts now: it may have been invalidated, or have died, since it was found,
-    /// and it may be of a tier that the caller leaves out.
+    /// and it may be of a tier that the caller leaves out. Where memory has been given something
+    /// newer meanwhile, that takes its place.
     fn still(&self, key: &Key, candidate: &Hit, wanted: &Wanted) -> Option<Hit> {
+        let in_memory = self.hit_of(&self.chain.get_leading(key, wanted.skip, false));
+        let newer = in_memory.filter(|hit| hit.entry().as_of() > candidate.entry().as_of());
+        let candidate = newer.as_ref().unwrap_or(candidate);
         let tiers = &self.chain.tiers;
         let tier =
             tiers.iter().position(|tier| ServedBy::Tier(tier.name()) == candidate.served_by());
