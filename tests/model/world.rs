@@ -149,7 +149,7 @@ impl World {
 
     /// What each tier holds now, looked at past the chain and all faults.
     pub(crate) fn held(&self, key: &Key) -> [Option<Entry>; 3] {
-        [0, 1, 2].map(|at| self.tier(at).get_now(key, self.now()))
+        [0, 1, 2].map(|at| self.tier(at).get_now(key.as_str(), self.now()))
     }
 
     /// Moves all clocks together.

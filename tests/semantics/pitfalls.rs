@@ -222,7 +222,7 @@ async fn a_value_up_to_the_largest_that_memory_names_fits_and_one_above_is_refus
         let clock = Arc::<ManualClock>::clone(&bench.clock);
         let tier = Arc::new(MemoryTier::with_clock(capacity, clock));
         let largest = tier.largest_entry();
-        let least = if megabytes < 16 { capacity * 9 / 10 } else { 15 << 20 };
+        let least = if megabytes < 16 { capacity * 89 / 100 } else { 14 << 20 };
         assert!(largest >= least, "{megabytes} MiB take {largest} bytes at most");
         let memory = Arc::clone(&tier) as Arc<dyn Tier>;
         let cache = bench.bare().shared_tier(memory).build().unwrap();

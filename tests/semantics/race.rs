@@ -53,12 +53,12 @@ fn a_read_in_memory_that_finds_something_dead_never_removes_what_replaces_it() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 together.wait();
-                tier.get_now(&a, clock.now());
+                tier.get_now(a.as_str(), clock.now());
             });
             together.wait();
             assert_eq!(tier.put_now(&a, &new), PutOutcome::Stored);
         });
-        let found = tier.get_now(&a, clock.now()).map(|entry| entry.value().clone());
+        let found = tier.get_now(a.as_str(), clock.now()).map(|entry| entry.value().clone());
         assert_eq!(found.as_deref(), Some(&b"new"[..]), "round {round}");
     }
 }

@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::{Result, ci::Step, model::Model};
+use crate::{Result, bench::Bench, ci::Step, model::Model};
 
 pub(crate) const HELP: &str = "\
 Larder's chores.
@@ -18,6 +18,13 @@ cargo xtask model              10,000 random histories of a chain against a simp
     --sequences N              so many
     --seed S                   from this seed on, instead of one of the moment
     --release                  optimised
+cargo xtask bench              all benchmarks; writes ratios.json, report.md and report.html to
+                               target/bench
+    --quick                    fewer and shorter rounds: under two minutes in all
+    --group NAME               this group only: hit-path, typed, insert, sqlite, batch, codec,
+                               stampede or scale; may be repeated
+    --peers                    beside other caches, which take some minutes to build
+    --traces DIR               replays the cache traces in this directory, too
 cargo xtask help               this text
 
 With the variable CI set, `test` uses the profile `ci` of .config/nextest.toml.
@@ -31,6 +38,7 @@ pub(crate) enum Task {
     Test(Vec<String>),
     Ci(Vec<Step>),
     Model(Model),
+    Bench(Bench),
 }
 
 /// What `args`, without the program's name, ask for.
@@ -44,6 +52,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Task> {
         }
         Some("ci") => steps(args).map(Task::Ci),
         Some("model") => model(args).map(Task::Model),
+        Some("bench") => {
+            let (peers, options): (Vec<_>, Vec<_>) = args.partition(|arg| arg == "--peers");
+            Ok(Task::Bench(Bench { peers: !peers.is_empty(), options }))
+        }
         Some(other) => Err(format!("no chore `{other}`; try `cargo xtask help`").into()),
     }
 }
@@ -126,6 +138,15 @@ mod tests {
         assert!(refused("model --seed x").contains("`x`"));
         assert!(refused("model --sequences 0").contains("no sequence"));
         assert!(refused("model --sequence 5").contains("`--sequence`"));
+    }
+
+    #[test]
+    fn bench_passes_on_what_is_not_about_building() {
+        let all = Bench { peers: false, options: Vec::new() };
+        assert_eq!(parsed("bench").unwrap(), Task::Bench(all));
+        let options = vec!["--group".to_owned(), "codec".to_owned()];
+        let told = Bench { peers: true, options };
+        assert_eq!(parsed("bench --group codec --peers").unwrap(), Task::Bench(told));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "and says on stderr what failed")]
 
 mod args;
+mod bench;
 mod cargo;
 mod ci;
 mod deps;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Task::Test(args) => run_tests::run(&args),
         Task::Ci(steps) => ci::run(&steps),
         Task::Model(model) => model::run(&model),
+        Task::Bench(bench) => bench::run(&bench),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

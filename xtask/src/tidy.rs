@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What each package of the workspace may use of it; tests may use anything.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("cache-core", &[]),
     ("codec-compress", &["cache-core"]),
     ("origin-http", &["cache-core"]),
@@ -22,6 +22,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("larder", &["cache-core", "codec-compress", "origin-http", "tier-memory", "tier-sqlite"]),
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
+    ("larder-bench", &["codec-compress", "larder"]),
     ("larder-tests", &[]),
     ("xtask", &[]),
 ];

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{Entry, Escaped, Key, Stamp, Tag};
+use crate::{AsKey, Entry, Escaped, Key, Stamp, Tag, key};
 
 /// What an invalidation covers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -205,16 +205,16 @@ impl BarrierSet {
     /// An entry that passes is marked, and costs one atomic load until the next barrier. The mark
     /// does not say which key it passed under: an entry belongs to one key.
     #[inline]
-    pub fn judge(&self, key: &Key, entry: &Entry) -> Verdict {
+    pub fn judge<Q: AsKey + ?Sized>(&self, key: &Q, entry: &Entry) -> Verdict {
         let epoch = self.epoch.load(Ordering::Acquire);
         if entry.passed() == epoch {
             return Verdict::Passes;
         }
-        self.judge_slowly(key, entry, epoch)
+        self.judge_slowly(key.key_text(), entry, epoch)
     }
 
     #[cold]
-    fn judge_slowly(&self, key: &Key, entry: &Entry, epoch: u64) -> Verdict {
+    fn judge_slowly(&self, key: &str, entry: &Entry, epoch: u64) -> Verdict {
         let barriers = self.barriers.read().unwrap_or_else(PoisonError::into_inner);
         if entry.as_of() <= barriers.forget.latest(key, entry) {
             return Verdict::Barred;
@@ -229,7 +229,7 @@ impl BarrierSet {
 
     /// The entry as it may be served: as it is, expired, or not at all.
     #[inline]
-    pub fn admit(&self, key: &Key, entry: Entry) -> Option<Entry> {
+    pub fn admit<Q: AsKey + ?Sized>(&self, key: &Q, entry: Entry) -> Option<Entry> {
         match self.judge(key, &entry) {
             Verdict::Passes => Some(entry),
             Verdict::Expired => Some(entry.to_expired()),
@@ -239,7 +239,7 @@ impl BarrierSet {
 
     /// Whether a barrier says that the entry is never served.
     #[inline]
-    pub fn covers(&self, key: &Key, entry: &Entry) -> bool {
+    pub fn covers<Q: AsKey + ?Sized>(&self, key: &Q, entry: &Entry) -> bool {
         self.judge(key, entry) == Verdict::Barred
     }
 
@@ -247,7 +247,7 @@ impl BarrierSet {
     /// of which nothing else is known yet; errs towards yes.
     pub fn may_cover(&self, key: &Key, as_of: Stamp) -> bool {
         let barriers = self.barriers.read().unwrap_or_else(PoisonError::into_inner);
-        as_of <= barriers.forget.of_any(key).max(barriers.expire.of_any(key))
+        as_of <= barriers.forget.of_any(key.as_str()).max(barriers.expire.of_any(key.as_str()))
     }
 }
 
@@ -328,26 +328,26 @@ impl Stamps {
     }
 
     /// The latest over all entries of `key`.
-    fn by_name(&self, key: &Key) -> Stamp {
+    fn by_name(&self, key: &str) -> Stamp {
         let by_key = self.keys.get(key).copied().unwrap_or_default();
         self.all.max(by_key).max(latest_below(&self.prefixes, key))
     }
 
     /// The latest that may be over an entry of `key` of which nothing else is known.
-    fn of_any(&self, key: &Key) -> Stamp {
+    fn of_any(&self, key: &str) -> Stamp {
         let by_tag = self.any_tag.max(latest_below(&self.any_tag_below, key));
-        let versions = self.other_versions.get(key.source()).into_iter().flatten();
+        let versions = self.other_versions.get(key::source(key)).into_iter().flatten();
         let by_version = versions.map(|(_, stamp)| *stamp).max().unwrap_or_default();
         self.by_name(key).max(by_tag).max(by_version)
     }
 
     /// The latest over this entry of `key`.
-    fn latest(&self, key: &Key, entry: &Entry) -> Stamp {
+    fn latest(&self, key: &str, entry: &Entry) -> Stamp {
         let by_tag = entry.tags().iter().map(|tag| {
             let alone = self.tags.get(tag).copied().unwrap_or_default();
             alone.max(self.prefix_tags.get(tag).map_or(Stamp::ZERO, |by| latest_below(by, key)))
         });
-        let versions = self.other_versions.get(key.source()).into_iter().flatten();
+        let versions = self.other_versions.get(key::source(key)).into_iter().flatten();
         let by_version = versions
             .filter(|(version, _)| entry.version() != Some(version))
             .map(|(_, stamp)| *stamp);
@@ -356,11 +356,11 @@ impl Stamps {
 }
 
 /// The latest of the prefixes that `key` is below.
-fn latest_below(prefixes: &HashMap<Box<str>, Stamp>, key: &Key) -> Stamp {
+fn latest_below(prefixes: &HashMap<Box<str>, Stamp>, key: &str) -> Stamp {
     if prefixes.is_empty() {
         return Stamp::ZERO;
     }
-    let stamps = key.prefixes().filter_map(|prefix| prefixes.get(prefix).copied());
+    let stamps = key::prefixes(key).filter_map(|prefix| prefixes.get(prefix).copied());
     stamps.fold(Stamp::ZERO, Stamp::max)
 }
 

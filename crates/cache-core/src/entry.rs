@@ -66,31 +66,55 @@ pub enum Freshness {
 #[derive(Clone)]
 pub struct Entry(Arc<Inner>);
 
+/// What every entry has, kept small: there may be millions.
+///
+/// In this order, so that what a hit looks at lies beside the count of references that it changes.
+#[repr(C)]
 struct Inner {
-    value: Bytes,
-    as_of: Stamp,
-    loaded_at: Timestamp,
+    /// Epoch of the barrier set that last let this entry pass; see `BarrierSet`.
+    passed: AtomicU64,
+    /// `expires_at`, or if it is expired before every instant.
+    fresh_until: Timestamp,
     expires_at: Timestamp,
-    stale_until: Timestamp,
     expired: bool,
     absent: bool,
     own_lifetime: bool,
+    /// See [`Entry::counting_decoded`].
+    counts_decoded: bool,
+    /// See [`Entry::refresh_at`].
+    refresh_at: AtomicI64,
+    stale_until: Timestamp,
+    value: Bytes,
+    decoded: OnceLock<Box<Decoded>>,
+    as_of: Stamp,
+    loaded_at: Timestamp,
+    details: Option<Box<Details>>,
+}
+
+/// What many entries do not have.
+#[derive(Clone, Debug, Default)]
+struct Details {
+    described: Described,
+    /// See [`Entry::remark`].
+    remark: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What an origin, or whoever stored it, says of a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Described {
     version: Option<Box<str>>,
     etag: Option<Box<str>>,
     source_last_modified: Option<Box<str>>,
     content_type: Option<Box<str>>,
     tags: Box<[Tag]>,
-    decoded: OnceLock<Decoded>,
-    /// Epoch of the barrier set that last let this entry pass; see `BarrierSet`.
-    passed: AtomicU64,
-    /// See [`Entry::refresh_at`].
-    refresh_at: AtomicI64,
 }
 
 #[derive(Clone)]
 struct Decoded {
     object: Arc<dyn Any + Send + Sync>,
     type_name: &'static str,
+    /// Estimate of the bytes it occupies.
+    weight: u64,
 }
 
 impl Entry {
@@ -101,20 +125,20 @@ impl Entry {
                 value: value.into(),
                 as_of,
                 loaded_at: as_of.instant(),
+                fresh_until: Timestamp::NEVER,
                 expires_at: Timestamp::NEVER,
                 stale_until: Timestamp::NEVER,
                 expired: false,
                 absent: false,
                 own_lifetime: false,
-                version: None,
-                etag: None,
-                source_last_modified: None,
-                content_type: None,
-                tags: Box::default(),
+                counts_decoded: false,
+                details: None,
                 decoded: OnceLock::new(),
                 passed: AtomicU64::new(0),
                 refresh_at: AtomicI64::new(i64::MAX),
             },
+            described: Described::default(),
+            remark: None,
         }
     }
 
@@ -126,21 +150,52 @@ impl Entry {
                 value: inner.value.clone(),
                 as_of: inner.as_of,
                 loaded_at: inner.loaded_at,
+                fresh_until: inner.fresh_until,
                 expires_at: inner.expires_at,
                 stale_until: inner.stale_until,
                 expired: inner.expired,
                 absent: inner.absent,
                 own_lifetime: inner.own_lifetime,
-                version: inner.version.clone(),
-                etag: inner.etag.clone(),
-                source_last_modified: inner.source_last_modified.clone(),
-                content_type: inner.content_type.clone(),
-                tags: inner.tags.clone(),
+                counts_decoded: inner.counts_decoded,
+                details: None,
                 decoded: inner.decoded.clone(),
                 passed: AtomicU64::new(0),
                 refresh_at: AtomicI64::new(i64::MAX),
             },
+            described: self.described().cloned().unwrap_or_default(),
+            remark: None,
         }
+    }
+
+    /// The same entry with its decoded object counted by [`Entry::weight`], if it has one that is
+    /// not: whoever weighs entries puts it in the place of this one.
+    pub fn counting_decoded(&self) -> Option<Self> {
+        if self.0.counts_decoded || self.0.decoded.get().is_none() {
+            return None;
+        }
+        let mut copy = self.to_builder();
+        copy.inner.counts_decoded = true;
+        let copy = copy.build();
+        copy.note_refresh_at(self.refresh_at());
+        Some(copy)
+    }
+
+    /// The same entry with something that whoever serves it has to say about this time; no tier
+    /// stores it.
+    #[must_use]
+    pub fn with_remark(&self, remark: Arc<dyn Any + Send + Sync>) -> Self {
+        let mut copy = self.to_builder();
+        copy.remark = Some(remark);
+        copy.build()
+    }
+
+    /// What was said with [`Entry::with_remark`].
+    pub fn remark(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.0.details.as_ref()?.remark.as_deref()
+    }
+
+    fn described(&self) -> Option<&Described> {
+        self.0.details.as_deref().map(|details| &details.described)
     }
 
     /// The same entry, never fresh again: what an [`Expire`](crate::Effect::Expire) barrier makes of
@@ -215,32 +270,33 @@ impl Entry {
 
     /// Version of the source the value was made from.
     pub fn version(&self) -> Option<&str> {
-        self.0.version.as_deref()
+        self.described()?.version.as_deref()
     }
 
     /// The origin's entity tag.
     pub fn etag(&self) -> Option<&str> {
-        self.0.etag.as_deref()
+        self.described()?.etag.as_deref()
     }
 
     /// When the origin says the data last changed, in its own words.
     pub fn source_last_modified(&self) -> Option<&str> {
-        self.0.source_last_modified.as_deref()
+        self.described()?.source_last_modified.as_deref()
     }
 
     /// Media type of the value.
     pub fn content_type(&self) -> Option<&str> {
-        self.0.content_type.as_deref()
+        self.described()?.content_type.as_deref()
     }
 
     /// Labels to invalidate by.
     pub fn tags(&self) -> &[Tag] {
-        &self.0.tags
+        self.described().map_or(&[], |described| &described.tags)
     }
 
     /// The one place that compares times.
+    #[inline]
     pub fn freshness(&self, now: Timestamp) -> Freshness {
-        if now < self.0.expires_at && !self.0.expired {
+        if now < self.0.fresh_until {
             Freshness::Fresh
         } else if now < self.0.stale_until {
             Freshness::Stale
@@ -254,15 +310,18 @@ impl Entry {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Bytes this entry occupies in memory, without its key: value, metadata and bookkeeping.
+    /// Bytes this entry occupies in memory, without its key: value, metadata and bookkeeping, as they
+    /// were when it was built. It never changes, so that what was added to a sum can be taken away.
+    ///
+    /// A decoded object is counted in the form that [`Entry::counting_decoded`] gives, by estimate:
+    /// the size of its type, and twice the length of the value that it was decoded from.
     pub fn weight(&self) -> u64 {
-        let inner = &*self.0;
-        let texts = [&inner.version, &inner.etag, &inner.source_last_modified, &inner.content_type];
-        let texts: usize = texts.iter().filter_map(|text| text.as_deref()).map(str::len).sum();
-        let tags: usize = inner.tags.iter().map(|tag| tag.0.len() + size_of::<Tag>()).sum();
         // Two counters precede what an Arc points to.
-        let bookkeeping = size_of::<Inner>() + 2 * size_of::<usize>();
-        (inner.value.len() + texts + tags + bookkeeping) as u64
+        const INNER: usize = size_of::<Inner>() + 2 * size_of::<usize>();
+        let inner = &*self.0;
+        let details = inner.details.as_ref().map_or(0, |details| details.described.weight());
+        let decoded = inner.decoded.get().filter(|_| inner.counts_decoded);
+        (INNER + inner.value.len() + details) as u64 + decoded.map_or(0, |decoded| decoded.weight)
     }
 
     /// The decoded value, made by `decode` at the first call and shared afterwards.
@@ -270,6 +329,7 @@ impl Entry {
     /// # Errors
     /// What `decode` returns, or `Err(Ok(name))` with the name of the type this entry was decoded
     /// as before, if that is not `T`.
+    #[inline]
     pub fn decoded<T, E>(
         &self,
         decode: impl FnOnce(&Bytes) -> Result<T, E>,
@@ -281,18 +341,32 @@ impl Entry {
             decoded
         } else {
             let object = Arc::new(decode(&self.0.value).map_err(Err)?);
+            let bookkeeping = size_of::<Decoded>() + 2 * size_of::<usize>();
+            let weight = (bookkeeping + size_of::<T>() + 2 * self.0.value.len()) as u64;
+            let decoded = Decoded { object, type_name: type_name::<T>(), weight };
             // Of two threads that decode at once, the first one's object is kept by all.
-            self.0.decoded.get_or_init(|| Decoded { object, type_name: type_name::<T>() })
+            self.0.decoded.get_or_init(|| Box::new(decoded))
         };
         Arc::downcast(Arc::clone(&decoded.object)).map_err(|_other| Ok(decoded.type_name))
     }
 
+    #[inline]
     pub(crate) fn passed(&self) -> u64 {
         self.0.passed.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_passed(&self, epoch: u64) {
         self.0.passed.store(epoch, Ordering::Release);
+    }
+}
+
+impl Described {
+    fn weight(&self) -> usize {
+        let texts = [&self.version, &self.etag, &self.source_last_modified, &self.content_type];
+        let texts: usize = texts.iter().filter_map(|text| text.as_deref()).map(str::len).sum();
+        // Each tag is an Arc of its own.
+        let tag = |tag: &Tag| tag.0.len() + size_of::<Tag>() + 2 * size_of::<usize>();
+        size_of::<Details>() + texts + self.tags.iter().map(tag).sum::<usize>()
     }
 }
 
@@ -308,11 +382,7 @@ impl PartialEq for Entry {
             && a.own_lifetime == b.own_lifetime
             && a.expires_at == b.expires_at
             && a.stale_until == b.stale_until
-            && a.version == b.version
-            && a.etag == b.etag
-            && a.source_last_modified == b.source_last_modified
-            && a.content_type == b.content_type
-            && a.tags == b.tags
+            && self.described() == other.described()
     }
 }
 
@@ -328,8 +398,8 @@ impl fmt::Debug for Entry {
             .field("stale_until", &self.0.stale_until)
             .field("expired", &self.0.expired)
             .field("absent", &self.0.absent)
-            .field("version", &self.0.version)
-            .field("tags", &self.0.tags)
+            .field("version", &self.version())
+            .field("tags", &self.tags())
             .finish_non_exhaustive()
     }
 }
@@ -338,6 +408,8 @@ impl fmt::Debug for Entry {
 #[must_use]
 pub struct EntryBuilder {
     inner: Inner,
+    described: Described,
+    remark: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl EntryBuilder {
@@ -381,25 +453,25 @@ impl EntryBuilder {
 
     /// Version of the source. Default: none.
     pub fn version(mut self, version: Option<impl Into<Box<str>>>) -> Self {
-        self.inner.version = version.map(Into::into);
+        self.described.version = version.map(Into::into);
         self
     }
 
     /// The origin's entity tag. Default: none.
     pub fn etag(mut self, etag: Option<impl Into<Box<str>>>) -> Self {
-        self.inner.etag = etag.map(Into::into);
+        self.described.etag = etag.map(Into::into);
         self
     }
 
     /// When the origin says the data last changed. Default: unknown.
     pub fn source_last_modified(mut self, instant: Option<impl Into<Box<str>>>) -> Self {
-        self.inner.source_last_modified = instant.map(Into::into);
+        self.described.source_last_modified = instant.map(Into::into);
         self
     }
 
     /// Media type. Default: unknown.
     pub fn content_type(mut self, content_type: Option<impl Into<Box<str>>>) -> Self {
-        self.inner.content_type = content_type.map(Into::into);
+        self.described.content_type = content_type.map(Into::into);
         self
     }
 
@@ -408,12 +480,19 @@ impl EntryBuilder {
         let mut tags: Vec<Tag> = tags.into_iter().collect();
         tags.sort_unstable();
         tags.dedup();
-        self.inner.tags = tags.into_boxed_slice();
+        self.described.tags = tags.into_boxed_slice();
         self
     }
 
     /// The entry.
-    pub fn build(self) -> Entry {
+    pub fn build(mut self) -> Entry {
+        let Inner { expired, expires_at, .. } = self.inner;
+        let before_all = Timestamp::from_millis(i64::MIN);
+        self.inner.fresh_until = if expired { before_all } else { expires_at };
+        let Self { described, remark, .. } = self;
+        if described != Described::default() || remark.is_some() {
+            self.inner.details = Some(Box::new(Details { described, remark }));
+        }
         Entry(Arc::new(self.inner))
     }
 }

@@ -19,8 +19,56 @@ pub const MAX_KEY_BYTES: usize = 1_024;
 #[derive(Clone)]
 pub struct Key {
     text: Arc<str>,
-    source_len: u32,
-    storable: bool,
+}
+
+/// What can be asked for: a [`Key`], or its text, of which a key is made only if it is not found in
+/// memory.
+pub trait AsKey {
+    /// The text of the key.
+    fn key_text(&self) -> &str;
+
+    /// The key.
+    fn to_key(&self) -> Key;
+}
+
+impl AsKey for Key {
+    fn key_text(&self) -> &str {
+        &self.text
+    }
+
+    fn to_key(&self) -> Key {
+        self.clone()
+    }
+}
+
+impl AsKey for str {
+    fn key_text(&self) -> &str {
+        self
+    }
+
+    fn to_key(&self) -> Key {
+        Key::new(self)
+    }
+}
+
+impl AsKey for String {
+    fn key_text(&self) -> &str {
+        self
+    }
+
+    fn to_key(&self) -> Key {
+        Key::new(self)
+    }
+}
+
+impl<Q: AsKey + ?Sized> AsKey for &Q {
+    fn key_text(&self) -> &str {
+        (**self).key_text()
+    }
+
+    fn to_key(&self) -> Key {
+        (**self).to_key()
+    }
 }
 
 impl Key {
@@ -28,15 +76,7 @@ impl Key {
     ///
     /// Every text is accepted; [`Key::is_storable`] tells whether tiers will store it.
     pub fn new(text: impl AsRef<str>) -> Self {
-        let text = text.as_ref();
-        let source_len = text.find(':').unwrap_or(text.len());
-        let storable =
-            !text.is_empty() && text.len() <= MAX_KEY_BYTES && !text.chars().any(char::is_control);
-        Self {
-            text: Arc::from(text),
-            source_len: u32::try_from(source_len).unwrap_or(u32::MAX),
-            storable,
-        }
+        Self { text: Arc::from(text.as_ref()) }
     }
 
     /// Starts a key of `source` from named parts that cannot be mistaken for one another.
@@ -51,7 +91,7 @@ impl Key {
 
     /// Everything before the first `:`.
     pub fn source(&self) -> &str {
-        self.text.get(..self.source_len as usize).unwrap_or(&self.text)
+        source(&self.text)
     }
 
     /// Whether its first segments are those of `prefix`, whole segments only: `census:acs` is below
@@ -63,15 +103,29 @@ impl Key {
 
     /// Every prefix of whole segments, from the source to the whole text.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        let ends = self.text.match_indices(':').map(|(at, _)| at);
-        ends.chain([self.text.len()]).filter_map(|end| self.text.get(..end))
+        prefixes(&self.text)
     }
 
     /// Whether tiers store values under this key: not empty, no control characters, at most
     /// [`MAX_KEY_BYTES`] bytes. Values of other keys are loaded and returned, never stored.
     pub fn is_storable(&self) -> bool {
-        self.storable
+        // Most keys are plain, which is found out faster than what each character is.
+        let is_plain = || self.text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        !self.text.is_empty()
+            && self.text.len() <= MAX_KEY_BYTES
+            && (is_plain() || !self.text.chars().any(char::is_control))
     }
+}
+
+/// The source that the key with this text is of.
+pub(crate) fn source(text: &str) -> &str {
+    text.split_once(':').map_or(text, |(source, _)| source)
+}
+
+/// Every prefix of whole segments, from the source to the whole text.
+pub(crate) fn prefixes(text: &str) -> impl Iterator<Item = &str> {
+    let ends = text.match_indices(':').map(|(at, _)| at);
+    ends.chain([text.len()]).filter_map(|end| text.get(..end))
 }
 
 impl PartialEq for Key {

@@ -26,7 +26,7 @@ pub use codec::{Codec, CodecError, CodecId};
 pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
 pub use error::{BoxError, Chained, Error, ErrorKind, Op, Result};
 pub use escape::Escaped;
-pub use key::{Key, MAX_KEY_BYTES};
+pub use key::{AsKey, Key, MAX_KEY_BYTES};
 pub use key_builder::{Geography, KeyBuilder};
 pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
 pub use request::Request;

@@ -1,6 +1,6 @@
 //! Tiers: what a storage level promises to the chain.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use async_trait::async_trait;
 
@@ -68,7 +68,7 @@ impl PutOutcome {
 /// 6. Dropping a future leaves each entry either wholly written or untouched.
 /// 7. Batch forms do exactly what the single forms would, in order.
 #[async_trait]
-pub trait Tier: fmt::Debug + Send + Sync + 'static {
+pub trait Tier: Any + fmt::Debug + Send + Sync {
     /// Its name in logs, statistics and errors; unique in its chain.
     fn name(&self) -> &'static str;
 
@@ -126,11 +126,15 @@ pub trait Tier: fmt::Debug + Send + Sync + 'static {
 /// A tier that answers at once, without I/O: the chain asks it inside the call, before it makes a
 /// future.
 pub trait SyncTier: fmt::Debug + Send + Sync + 'static {
-    /// [`Tier::get`] at the instant `now`.
-    fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry>;
+    /// [`Tier::get`] at the instant `now`, of the key with this text.
+    fn get_now(&self, key: &str, now: Timestamp) -> Option<Entry>;
 
     /// [`Tier::put`].
     fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome;
+
+    /// Takes note that an entry that it gave has been decoded, and occupies more; see
+    /// [`Entry::counting_decoded`].
+    fn weigh_again(&self, key: &str, entry: &Entry);
 }
 
 /// A tier that holds stamps of other processes, or of earlier runs of this one.

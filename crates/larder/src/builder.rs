@@ -5,27 +5,49 @@ use std::{
     sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
-use cache_core::{Clock, Origin, SystemClock, Tier};
+use cache_core::{Clock, Origin, Tier, Timestamp};
 
 use crate::{
-    Cache, Policy, TierOptions, chain::Chain, flight::Flights, guard::Guard, inner::Inner,
-    loading::Loading, pauses::Throttle, policy::Policies, tasks::Tasks,
+    Cache, Policy, TierOptions,
+    chain::Chain,
+    flight::Flights,
+    front::{Front, FrontClock},
+    guard::Guard,
+    inner::Inner,
+    loading::Loading,
+    pauses::Throttle,
+    policy::Policies,
+    tasks::Tasks,
+    ticker::Ticker,
 };
 
 /// The machine's clock: one for all chains of the process, so that their stamps differ.
-static MACHINE: LazyLock<Arc<dyn Clock>> = LazyLock::new(|| Arc::new(SystemClock::new()));
+static MACHINE: LazyLock<Ticker> = LazyLock::new(Ticker::new);
+
+/// [`MACHINE`], to be handed around.
+#[derive(Debug)]
+struct Machine;
+
+impl Clock for Machine {
+    fn now(&self) -> Timestamp {
+        Clock::now(&*MACHINE)
+    }
+}
 
 /// Builds a [`Cache`].
 #[derive(Debug)]
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct CacheBuilder {
     tiers: Vec<(Arc<dyn Tier>, TierOptions)>,
-    clock: Arc<dyn Clock>,
+    /// `None` is the machine's.
+    clock: Option<Arc<dyn Clock>>,
     policies: Policies,
     origins: HashMap<String, Arc<dyn Origin>>,
     strict: bool,
     offline: bool,
     log_hits: bool,
+    hit_statistics: bool,
 }
 
 /// The parts make no chain.
@@ -86,12 +108,13 @@ impl Default for CacheBuilder {
     fn default() -> Self {
         Self {
             tiers: Vec::new(),
-            clock: Arc::clone(&MACHINE),
+            clock: None,
             policies: Policies::default(),
             origins: HashMap::new(),
             strict: false,
             offline: false,
             log_hits: false,
+            hit_statistics: true,
         }
     }
 }
@@ -143,7 +166,7 @@ impl CacheBuilder {
 
     /// Where the chain reads time; tiers have clocks of their own. Default: the machine's clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -162,6 +185,13 @@ impl CacheBuilder {
     /// Whether each hit is logged, at info level with target `larder::hits`. Default: no.
     pub fn log_hits(mut self, log: bool) -> Self {
         self.log_hits = log;
+        self
+    }
+
+    /// Whether hits in memory are counted, and one in 64 of them timed; everything else is in any
+    /// case. Default: yes.
+    pub fn hit_statistics(mut self, count: bool) -> Self {
+        self.hit_statistics = count;
         self
     }
 
@@ -191,12 +221,18 @@ impl CacheBuilder {
                 return Err(BuildError::TierOptions { tier: tier.name(), problem });
             }
         }
-        let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&self.clock));
+        let front_clock = match &self.clock {
+            None => FrontClock::Machine(&MACHINE),
+            Some(clock) => FrontClock::Other(Arc::clone(clock)),
+        };
+        let clock = self.clock.unwrap_or_else(|| Arc::new(Machine));
+        let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
-        let chain = Chain::new(tiers, self.policies, Arc::clone(&self.clock), self.strict);
+        let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict);
         Ok(Cache::new(Inner {
+            front: Front::new(&chain, front_clock, self.hit_statistics, self.log_hits),
             chain: Arc::new(chain),
-            clock: self.clock,
+            clock,
             origins: self.origins,
             flights: Arc::new(Flights::default()),
             looks: Arc::new(Flights::default()),
@@ -205,7 +241,6 @@ impl CacheBuilder {
             tasks: Tasks::default(),
             version_order: tokio::sync::Mutex::default(),
             offline: self.offline,
-            log_hits: self.log_hits,
             closed: AtomicBool::new(false),
         }))
     }

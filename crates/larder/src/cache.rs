@@ -7,13 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use cache_core::{Barrier, Filter, Key, Op, Selector, Stamp, Summary, Tag, Usage};
+use cache_core::{AsKey, Barrier, Filter, Key, Op, Selector, Stamp, Summary, Tag, Usage};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::{
     CacheBuilder, CloseReport, Error, Hit, Policy, Removed, SetOptions, SetOutcome, Stats,
-    guard::Guard, inner::Inner,
+    TierLatency, guard::Guard, inner::Inner,
 };
 
 /// How long tasks that closing has dropped may take to notice.
@@ -38,12 +38,14 @@ impl Cache {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What the synchronous tiers have under `key`, fresh, without waiting; counts as a read only
-    /// if there is something.
-    pub fn peek(&self, key: &Key) -> Option<Hit> {
-        let (hit, tier) = self.inner.chain.get_now(key)?;
-        self.inner.count_hit(key, tier);
-        Some(hit)
+    /// What the synchronous tiers have under `key`, fresh, without waiting: for code that is not
+    /// async, and needs no runtime. Counts as a read only if there is something.
+    ///
+    /// A hit in memory costs little more than the store under it: the key is hashed once, nothing is
+    /// allocated, no lock is taken but that of the store's shard.
+    #[inline]
+    pub fn peek<Q: AsKey + ?Sized>(&self, key: &Q) -> Option<Hit> {
+        self.inner.peek(key.key_text())
     }
 
     /// Stores a value in every tier, and answers when all have it. It is stored also if the
@@ -285,6 +287,12 @@ impl Cache {
             not_stored: chain.counters.not_stored.get(),
             tiers,
         }
+    }
+
+    /// How long the operations of each tier took since the chain was built, in the order of the
+    /// chain.
+    pub fn latencies(&self) -> Vec<TierLatency> {
+        self.inner.chain.tiers.iter().map(Guard::latency).collect()
     }
 
     /// Lets loads, fills and refreshes under way end, for at most `deadline`, drops those that have

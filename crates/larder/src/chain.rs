@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use cache_core::{
     Barrier, BarrierSet, Clock, Entry, Error, Freshness, Key, Op, Selector, Stamp, StampClock,
+    Timestamp,
 };
 use futures_util::future::join_all;
 
 use crate::{
-    Hit, ServedBy,
+    Hit,
     guard::Guard,
     outcome::{PutReport, Removed},
     policy::Policies,
@@ -21,6 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Chain {
     pub(crate) tiers: Vec<Guard>,
+    /// How many of them answer inside a call.
+    leading: usize,
     /// Every barrier set through this handle: a tier that missed one may still hold what it covers.
     barriers: BarrierSet,
     clock: Arc<dyn Clock>,
@@ -103,8 +106,10 @@ impl Chain {
         clock: Arc<dyn Clock>,
         strict: bool,
     ) -> Self {
+        let leading = tiers.iter().take_while(|tier| tier.sync().is_some()).count();
         Self {
             tiers,
+            leading,
             barriers: BarrierSet::new(),
             stamps: StampClock::following(&clock),
             clock,
@@ -129,14 +134,23 @@ impl Chain {
         self.stamps.issue()
     }
 
-    /// What the leading synchronous tiers have that is fresh, without waiting.
-    #[inline]
-    pub(crate) fn get_now(&self, key: &Key) -> Option<(Hit, &Guard)> {
-        let now = self.clock.now();
-        // They keep every barrier themselves: setting one never fails there.
-        self.leading().find_map(|tier| {
-            let entry = tier.get_now(key, now)?;
-            Some((Hit::new(entry, ServedBy::Tier(tier.name()), now), tier))
+    /// What the leading synchronous tiers have that is fresh, without waiting, after the first, which
+    /// has `found` nothing that is fresh; counted as a read if there is something.
+    #[cold]
+    pub(crate) fn get_further(
+        &self,
+        found: Option<&Entry>,
+        key: &str,
+        now: Timestamp,
+    ) -> Option<Hit> {
+        let (first, others) = self.leading().split_first()?;
+        first.count_found(found, now);
+        others.iter().find_map(|tier| {
+            // They keep every barrier themselves: setting one never fails there.
+            let found = tier.get_any(key, now, true);
+            let entry = found.filter(|entry| entry.freshness(now) == Freshness::Fresh)?;
+            tier.counters.served.add(1);
+            Some(Hit::new(entry, tier.by(), now))
         })
     }
 
@@ -145,9 +159,9 @@ impl Chain {
     pub(crate) fn get_leading(&self, key: &Key, skip: Skip, counts: bool) -> Look {
         let now = self.clock.now();
         let mut look = Look::default();
-        for (at, tier) in self.leading().enumerate().filter(|(at, _)| !skip.contains(*at)) {
+        for (at, tier) in self.leading().iter().enumerate().filter(|(at, _)| !skip.contains(*at)) {
             // It may not have a barrier yet that is being set just now.
-            let found = tier.get_any(key, now, counts);
+            let found = tier.get_any(key.as_str(), now, counts);
             if let Some(entry) = found.and_then(|entry| self.barriers.admit(key, entry)) {
                 let freshness = entry.freshness(now);
                 look.note(Found { entry, tier: at }, freshness);
@@ -159,13 +173,21 @@ impl Chain {
         look
     }
 
-    pub(crate) fn leading(&self) -> impl Iterator<Item = &Guard> {
-        self.tiers.iter().take_while(|tier| tier.sync().is_some())
+    /// An entry that memory gave has been decoded.
+    pub(crate) fn weigh_again(&self, key: &str, entry: &Entry) {
+        for tier in self.leading().iter().filter_map(Guard::sync) {
+            tier.weigh_again(key, entry);
+        }
+    }
+
+    /// The synchronous tiers before the first that is none.
+    pub(crate) fn leading(&self) -> &[Guard] {
+        self.tiers.get(..self.leading).unwrap_or_default()
     }
 
     /// The leading synchronous tiers, as tiers to leave out.
     pub(crate) fn all_leading(&self) -> Skip {
-        (0..self.leading().count()).fold(Skip::default(), Skip::with)
+        (0..self.leading).fold(Skip::default(), Skip::with)
     }
 
     /// Asks the tiers in order, all keys at once.
@@ -177,7 +199,7 @@ impl Chain {
     ) -> Vec<Result<Look, Arc<Error>>> {
         let leading = |key| Ok(self.get_leading(key, skip, counts_leading));
         let mut looks: Vec<_> = keys.iter().map(leading).collect();
-        let first = self.leading().count();
+        let first = self.leading;
         for (at, tier) in self.tiers.iter().enumerate().skip(first) {
             let unanswered =
                 |look: &Result<Look, _>| look.as_ref().is_ok_and(|l| l.fresh.is_none());
@@ -276,13 +298,14 @@ impl Chain {
     /// Stores once more in the tiers that need not wait, once the others have it: meanwhile they may
     /// have given it up, and been given what one of these had before.
     pub(crate) fn refill_now(&self, key: &Key, entry: &Entry) {
-        self.leading().for_each(|tier| tier.put_again(key, entry));
+        self.leading().iter().for_each(|tier| tier.put_again(key, entry));
     }
 
     /// Sets a barrier in the tiers that need not wait, and in this process.
     pub(crate) async fn bar_leading(&self, barrier: &Barrier) -> Vec<Barred> {
         self.remember(barrier);
-        join_all(self.leading().map(async |tier| (tier.name(), tier.bar(barrier).await))).await
+        join_all(self.leading().iter().map(async |tier| (tier.name(), tier.bar(barrier).await)))
+            .await
     }
 
     /// Sets it in the others, too.

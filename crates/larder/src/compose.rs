@@ -7,6 +7,8 @@ use crate::{
     config::{self, CacheConfig, TierKind},
 };
 
+#[cfg(feature = "memory")]
+use crate::config::Eviction;
 #[cfg(feature = "sqlite")]
 use crate::config::{Algorithm, CompressionConfig};
 
@@ -68,7 +70,13 @@ impl From<Ttl> for config::Ttl {
 #[cfg(feature = "memory")]
 #[expect(clippy::unnecessary_wraps, reason = "its counterpart without the feature fails")]
 fn memory(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
-    let tier = tier_memory::MemoryTier::new(config.memory.capacity_bytes());
+    let policy = match config.memory.policy {
+        Eviction::ClockPro => tier_memory::MemoryPolicy::ClockPro,
+        Eviction::Lru => tier_memory::MemoryPolicy::Lru,
+    };
+    let capacity = config.memory.capacity_bytes();
+    let clock = std::sync::Arc::new(cache_core::SystemClock::new());
+    let tier = tier_memory::MemoryTier::with_policy(capacity, policy, clock);
     Ok(builder.tier_with(tier, config.tier_options(TierKind::Memory)))
 }
 

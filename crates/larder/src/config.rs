@@ -49,5 +49,5 @@ pub use self::{
     settings::{Setting, Warning},
     size::{format_size, parse_size},
     tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},
-    values::{Algorithm, RateLimit, Secret, TierKind, Ttl},
+    values::{Algorithm, Eviction, RateLimit, Secret, TierKind, Ttl},
 };

@@ -11,10 +11,12 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Error, Hit, LoadContext, Policy, ServedBy, StaleReason,
+    Error, Hit, LoadContext, Policy, StaleReason,
     chain::{Found, Look, Skip},
     flight::Flight,
+    guard::Guard,
     inner::{Inner, Leader, Outcome, Wanted},
+    note::By,
     policy::{Lifetime, seed},
 };
 
@@ -156,8 +158,8 @@ impl Inner {
             };
             let now = self.clock.now();
             let hit = |found: &Found| {
-                let tier = self.chain.tiers.get(found.tier).map_or("", |tier| tier.name());
-                Hit::new(found.entry.clone(), ServedBy::Tier(tier), now)
+                let by = self.chain.tiers.get(found.tier).map_or(By::ORIGIN, Guard::by);
+                Hit::new(found.entry.clone(), by, now)
             };
             let is_newer = |entry: &Entry| match &ahead_of {
                 Some(old) => {
@@ -324,7 +326,7 @@ impl Inner {
         for (mut one, entry, fate, revalidated) in landing {
             let (key, as_of) = (one.key.clone(), entry.as_of());
             let loaded = entry.clone();
-            let hit = move |now| Hit::new(loaded, ServedBy::Origin, now).revalidated(revalidated);
+            let hit = move |now| Hit::new(loaded, By::ORIGIN, now).revalidated(revalidated);
             // Those who wait are given it in any case; it may have been invalidated meanwhile.
             let admitted = Some(entry).filter(|_| fate == Fate::Store);
             let admitted = admitted.and_then(|entry| self.chain.admit(&key, entry));
@@ -503,7 +505,7 @@ impl Inner {
                 self.chain.counters.load_failures.add(1);
                 self.throttle.heed(one.key.source(), error, self.clock.now());
             })?;
-            Ok(Hit::new(entry, ServedBy::Origin, self.clock.now()))
+            Ok(Hit::new(entry, By::ORIGIN, self.clock.now()))
         });
         for (slot, answer) in answers.iter_mut().filter(|slot| slot.is_none()).zip(loaded) {
             *slot = Some(answer);

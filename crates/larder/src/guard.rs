@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cache_core::{
@@ -21,7 +21,8 @@ use crate::{
     TierOptions,
     breaker::{Breaker, Change, Ticket},
     missed::Missed,
-    stats::{TierCounters, TierStats},
+    note::By,
+    stats::{TierCounters, TierLatency, TierStats},
 };
 
 /// How long a tier that refuses missed barriers is not asked again to take them.
@@ -33,6 +34,7 @@ type Shared<T> = Result<T, Arc<Error>>;
 pub(crate) struct Guard {
     tier: Arc<dyn Tier>,
     name: &'static str,
+    by: By,
     options: TierOptions,
     missed: Arc<Missed>,
     /// Held while missed barriers are replayed; when it may be tried again.
@@ -63,6 +65,7 @@ impl Guard {
         Self {
             tier,
             name,
+            by: By::tier(name),
             missed: Arc::default(),
             replay: Arc::new(tokio::sync::Mutex::new(Timestamp::from_millis(i64::MIN))),
             clock,
@@ -78,6 +81,15 @@ impl Guard {
         self.name
     }
 
+    pub(crate) fn tier(&self) -> &Arc<dyn Tier> {
+        &self.tier
+    }
+
+    /// Its name, as hits tell it.
+    pub(crate) fn by(&self) -> By {
+        self.by
+    }
+
     pub(crate) fn sync(&self) -> Option<&dyn SyncTier> {
         self.tier.as_sync()
     }
@@ -90,6 +102,10 @@ impl Guard {
         self.counters.snapshot(self.name, self.tier.corrupt())
     }
 
+    pub(crate) fn latency(&self) -> TierLatency {
+        self.counters.latency(self.name)
+    }
+
     /// Whether a `set` that it did not take has failed.
     pub(crate) fn is_required(&self) -> bool {
         self.options.required
@@ -100,20 +116,8 @@ impl Guard {
         self.options.read_only
     }
 
-    /// A fresh entry, without waiting; `None` also from a tier that has to wait.
-    pub(crate) fn get_now(&self, key: &Key, now: Timestamp) -> Option<Entry> {
-        let found = self.sync()?.get_now(key, now);
-        let fresh = found.as_ref().is_some_and(|entry| entry.freshness(now) == Freshness::Fresh);
-        if fresh {
-            self.counters.found.add(1);
-            return found;
-        }
-        self.count_found(found.as_ref(), now);
-        None
-    }
-
     /// An entry, fresh or stale, without waiting; counted unless the same read has asked before.
-    pub(crate) fn get_any(&self, key: &Key, now: Timestamp, counts: bool) -> Option<Entry> {
+    pub(crate) fn get_any(&self, key: &str, now: Timestamp, counts: bool) -> Option<Entry> {
         let found = self.sync()?.get_now(key, now);
         if counts {
             self.count_found(found.as_ref(), now);
@@ -312,8 +316,14 @@ impl Guard {
         };
         // Dropped here, a probe must not keep the breaker waiting for its result.
         let mut probe = Undecided { guard: self, ticket, ended: false };
+        let began = Instant::now();
         let result = tokio::time::timeout(limit, operation).await;
         probe.ended = true;
+        match op {
+            Op::Get => self.counters.reads.record(began.elapsed()),
+            Op::Put => self.counters.writes.record(began.elapsed()),
+            _ => {}
+        }
         match result {
             Ok(Ok(value)) => {
                 self.worked(op, ticket);
@@ -393,7 +403,7 @@ impl Guard {
         Arc::new(Error::new(kind, op, self.name).with_source(why))
     }
 
-    fn count_found(&self, found: Option<&Entry>, now: Timestamp) {
+    pub(crate) fn count_found(&self, found: Option<&Entry>, now: Timestamp) {
         let counter = match found.map(|entry| entry.freshness(now)) {
             Some(Freshness::Fresh) => &self.counters.found,
             Some(Freshness::Stale) => &self.counters.found_stale,

@@ -1,11 +1,14 @@
 //! What a read found.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cache_core::{Entry, Timestamp};
 
-use crate::Error;
+use crate::{
+    Error,
+    note::{By, Note},
+};
 
 /// Who answered a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,32 +61,38 @@ impl fmt::Display for StaleReason {
 }
 
 /// An entry, who had it, and how good it is.
-#[derive(Clone, Debug)]
+///
+/// Two words, returned in registers: a hit in memory is handed on several times, and moving a larger
+/// one through memory costs as much as the look-up (measured).
+#[derive(Clone)]
 pub struct Hit {
     entry: Entry,
-    served_by: ServedBy,
-    at: Timestamp,
-    stale: Option<StaleReason>,
-    revalidated: bool,
-    failure: Option<Box<Error>>,
+    note: Note,
 }
 
 impl Hit {
     /// A fresh one, at the instant `at`.
-    pub(crate) const fn new(entry: Entry, served_by: ServedBy, at: Timestamp) -> Self {
-        Self { entry, served_by, at, stale: None, revalidated: false, failure: None }
+    #[inline]
+    pub(crate) fn new(entry: Entry, by: By, at: Timestamp) -> Self {
+        Self { entry, note: Note::new(by, at) }
     }
 
     /// The same, served although it is not fresh.
     pub(crate) fn stale(mut self, reason: StaleReason, failure: Option<Error>) -> Self {
-        self.stale = Some(reason);
-        self.failure = failure.map(Box::new);
+        self.note = self.note.stale(reason);
+        if let Some(failure) = failure {
+            self.entry = self.entry.with_remark(Arc::new(failure));
+        }
         self
     }
 
     pub(crate) fn revalidated(mut self, revalidated: bool) -> Self {
-        self.revalidated = revalidated;
+        self.note = self.note.revalidated(revalidated);
         self
+    }
+
+    pub(crate) const fn by(&self) -> By {
+        self.note.by()
     }
 
     /// The value; empty if the answer is that there is none.
@@ -107,18 +116,18 @@ impl Hit {
     }
 
     /// Who had it.
-    pub const fn served_by(&self) -> ServedBy {
-        self.served_by
+    pub fn served_by(&self) -> ServedBy {
+        self.by().name()
     }
 
     /// When it was served.
     pub const fn at(&self) -> Timestamp {
-        self.at
+        self.note.at()
     }
 
     /// How long ago its load ended.
     pub fn age(&self) -> Duration {
-        self.at.saturating_since(self.entry.loaded_at())
+        self.at().saturating_since(self.entry.loaded_at())
     }
 
     /// For how long it is still fresh; zero if it is stale.
@@ -126,27 +135,71 @@ impl Hit {
         if self.is_stale() {
             Duration::ZERO
         } else {
-            self.entry.expires_at().saturating_since(self.at)
+            self.entry.expires_at().saturating_since(self.at())
         }
     }
 
     /// Whether it was served although it is no longer fresh.
     pub const fn is_stale(&self) -> bool {
-        self.stale.is_some()
+        self.stale_reason().is_some()
     }
 
     /// Why it was served although it is no longer fresh.
     pub const fn stale_reason(&self) -> Option<StaleReason> {
-        self.stale
+        self.note.stale_reason()
     }
 
     /// The failure because of which it was served although it is no longer fresh.
     pub fn failure(&self) -> Option<&Error> {
-        self.failure.as_deref()
+        self.entry.remark()?.downcast_ref()
     }
 
     /// Whether the origin was asked just now and said that what was stored still holds.
     pub const fn is_revalidated(&self) -> bool {
-        self.revalidated
+        self.note.is_revalidated()
+    }
+}
+
+impl fmt::Debug for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hit")
+            .field("entry", &self.entry)
+            .field("served_by", &self.served_by())
+            .field("at", &self.at())
+            .field("stale", &self.stale_reason())
+            .field("revalidated", &self.is_revalidated())
+            .field("failure", &self.failure())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache_core::Stamp;
+
+    use super::*;
+
+    #[test]
+    fn a_hit_is_two_words_also_where_there_may_be_none() {
+        assert_eq!(size_of::<Hit>(), 16);
+        assert_eq!(size_of::<Option<Hit>>(), 16);
+    }
+
+    #[test]
+    fn a_hit_tells_what_it_was_told() {
+        let entry = Entry::builder("v", Stamp::ZERO).build();
+        for millis in [0, 1, 1_767_225_600_000, -5] {
+            let at = Timestamp::from_millis(millis);
+            let hit = Hit::new(entry.clone(), By::tier("memory"), at);
+            assert_eq!((hit.at(), hit.served_by()), (at, ServedBy::Tier("memory")));
+            assert!(!hit.is_stale() && !hit.is_revalidated() && hit.failure().is_none());
+            let hit = hit.revalidated(true).stale(StaleReason::Asked, Some(Error::Closed));
+            assert_eq!((hit.at(), hit.served_by()), (at, ServedBy::Tier("memory")));
+            assert_eq!(hit.stale_reason(), Some(StaleReason::Asked));
+            assert!(hit.is_revalidated() && matches!(hit.failure(), Some(Error::Closed)));
+        }
+        let late = Hit::new(entry, By::ORIGIN, Timestamp::NEVER);
+        assert_eq!(late.served_by(), ServedBy::Origin);
+        assert!(late.at().as_millis() > 1 << 46, "as late as it can tell");
     }
 }

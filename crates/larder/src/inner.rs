@@ -15,9 +15,10 @@ use cache_core::{
 };
 
 use crate::{
-    Error, Hit, Policy, ReadMode, ReadOptions, Removed, ServedBy, SetOptions, StaleReason,
+    Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, StaleReason,
     chain::{Chain, Look, Skip},
     flight::{self, Flights, Part},
+    front::Front,
     guard::Guard,
     loading::Loading,
     outcome::PutReport,
@@ -34,6 +35,7 @@ type Looked = Result<Look, Arc<TierError>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
+    pub(crate) front: Front,
     pub(crate) chain: Arc<Chain>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
@@ -47,7 +49,6 @@ pub(crate) struct Inner {
     /// Held while a version of a source is put in force.
     pub(crate) version_order: tokio::sync::Mutex<()>,
     pub(crate) offline: bool,
-    pub(crate) log_hits: bool,
     pub(crate) closed: AtomicBool,
 }
 
@@ -95,6 +96,12 @@ impl Wanted {
 }
 
 impl Inner {
+    /// What the synchronous tiers have under a key that is fresh; counted if there is something.
+    #[inline]
+    pub(crate) fn peek(&self, key: &str) -> Option<Hit> {
+        self.front.get(key, &self.chain)
+    }
+
     /// What a call about `source` wants.
     pub(crate) fn wanted(&self, source: &str, options: &ReadOptions) -> Result<Wanted, Error> {
         let own = self.chain.policies.of(source);
@@ -276,7 +283,9 @@ impl Inner {
             stored.push((key, entry));
         }
         // Memory has it before slower tiers do: who has seen it there must not join an older load.
-        stored.iter().for_each(|(key, _)| self.detach_key(key));
+        for (key, _) in &stored {
+            self.detach_key(key);
+        }
         for (place, report) in places.into_iter().zip(self.chain.put(&stored).await) {
             reports[place] = report;
         }
@@ -385,27 +394,14 @@ impl Inner {
     /// Counts one read and what it got.
     pub(crate) fn count(&self, key: &Key, hit: Option<&Hit>) {
         let tier = hit.and_then(|hit| {
-            let by = |tier: &&Guard| ServedBy::Tier(tier.name()) == hit.served_by();
-            Some((hit, self.chain.tiers.iter().find(by)?))
+            let tier = self.chain.tiers.iter().find(|tier| tier.by() == hit.by())?;
+            self.front.log_hit(key.as_str(), hit);
+            Some((hit, tier))
         });
         match tier {
-            Some((hit, tier)) if hit.is_stale() => {
-                tier.counters.served_stale.add(1);
-                self.log_hit(key, tier, "stale hit");
-            }
-            Some((_, tier)) => self.count_hit(key, tier),
+            Some((hit, tier)) if hit.is_stale() => tier.counters.served_stale.add(1),
+            Some((_, tier)) => tier.counters.served.add(1),
             None => self.chain.counters.misses.add(1),
-        }
-    }
-
-    pub(crate) fn count_hit(&self, key: &Key, tier: &Guard) {
-        tier.counters.served.add(1);
-        self.log_hit(key, tier, "hit");
-    }
-
-    fn log_hit(&self, key: &Key, tier: &Guard, what: &str) {
-        if self.log_hits {
-            tracing::info!(target: "larder::hits", tier = tier.name(), %key, "{what}");
         }
     }
 }

@@ -45,12 +45,14 @@ mod flight;
 #[cfg(test)]
 mod flight_tests;
 mod fly;
+mod front;
 mod guard;
 mod hit;
 mod inner;
 mod load;
 mod loading;
 mod missed;
+mod note;
 mod outcome;
 mod pauses;
 mod policy;
@@ -59,12 +61,13 @@ mod reads;
 mod stats;
 mod sync;
 mod tasks;
+mod ticker;
 mod tier_options;
 mod versions;
 mod wait;
 
 pub use cache_core::{
-    Answer, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Effect, Entry,
+    Answer, AsKey, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Effect, Entry,
     ErrorKind, Escaped, Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load,
     Loaded, Origin, OriginError, OriginErrorKind, PutOutcome, Request, Selector, SourceUsage,
     Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
@@ -78,7 +81,7 @@ pub use crate::{
     load::LoadContext,
     outcome::{CloseReport, PutReport, ReadMode, ReadOptions, Removed, SetOptions, SetOutcome},
     policy::{Failure, Failures, Policy, PolicyPatch},
-    stats::{Stats, TierStats},
+    stats::{Latency, Stats, TierLatency, TierStats},
     tier_options::{BreakerOptions, TierOptions},
 };
 
@@ -92,7 +95,7 @@ pub mod tiers {
     #[cfg(feature = "zstd")]
     pub use codec_compress::Zstd;
     #[cfg(feature = "memory")]
-    pub use tier_memory::{DEFAULT_CAPACITY_BYTES, MemoryStats, MemoryTier};
+    pub use tier_memory::{DEFAULT_CAPACITY_BYTES, MemoryPolicy, MemoryStats, MemoryTier};
     #[cfg(feature = "sqlite")]
     pub use tier_sqlite::{SqliteOptions, SqliteTier};
 }

@@ -3,12 +3,14 @@
 use std::{
     any::{Any, type_name},
     collections::{BTreeMap, HashMap},
-    future::{Future, ready},
+    future::Future,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
-use cache_core::{Entry, Key, Load, Loaded, OriginError, Request, Tag};
-use futures_util::future::{BoxFuture, Either};
+use cache_core::{AsKey, Entry, Key, Load, Loaded, OriginError, Request, Tag};
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
@@ -22,20 +24,30 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
-    pub fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Hit>, Error>> + Send {
+    #[inline]
+    pub fn get<'a, Q>(
+        &'a self,
+        key: &Q,
+    ) -> impl Future<Output = Result<Option<Hit>, Error>> + Send + use<'a, Q>
+    where
+        Q: AsKey + ?Sized,
+    {
         // Memory answers inside this call: a hit there costs no state machine and no allocation.
         match self.peek(key) {
-            Some(hit) => Either::Left(ready(Ok(Some(hit)))),
+            Some(hit) => Answer::Now(hit),
             // Boxed: what a hit returns stays as small as a hit.
-            None => Either::Right(Box::pin(self.get_waiting(key))),
+            None => Answer::Later(self.get_waiting(key.to_key())),
         }
     }
 
-    async fn get_waiting(&self, key: &Key) -> Result<Option<Hit>, Error> {
-        let wanted = self.inner.usual(key.source());
-        let mut reads = Reads::of_one(key, wanted);
-        self.inner.find(&mut reads, Some(StaleReason::Asked)).await?;
-        reads.found(&self.inner).pop().unwrap_or(Ok(None))
+    #[cold]
+    fn get_waiting(&self, key: Key) -> BoxFuture<'_, Result<Option<Hit>, Error>> {
+        Box::pin(async move {
+            let wanted = self.inner.usual(key.source());
+            let mut reads = Reads::of_one(&key, wanted);
+            self.inner.find(&mut reads, Some(StaleReason::Asked)).await?;
+            reads.found(&self.inner).pop().unwrap_or(Ok(None))
+        })
     }
 
     /// [`Cache::get`] in another way.
@@ -85,14 +97,33 @@ impl Cache {
     /// # Errors
     /// As [`Cache::get`]; [`Error::Decode`] if the value is no such JSON; [`Error::TypeMismatch`]
     /// if it was read as another type before.
-    pub async fn get_as<T>(&self, key: &Key) -> Result<Option<Arc<T>>, Error>
+    pub async fn get_as<T>(
+        &self,
+        key: &(impl AsKey + Sync + ?Sized),
+    ) -> Result<Option<Arc<T>>, Error>
     where
         T: DeserializeOwned + Any + Send + Sync,
     {
         match self.get(key).await? {
-            Some(hit) if !hit.is_absent() => decode(key, hit.entry()).map(Some),
+            Some(hit) if !hit.is_absent() => self.decode(key, hit.entry()).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// What an entry holds, decoded; memory is told that it has more to hold.
+    fn decode<T>(&self, key: &(impl AsKey + ?Sized), entry: &Entry) -> Result<Arc<T>, Error>
+    where
+        T: DeserializeOwned + Any + Send + Sync,
+    {
+        let mut is_first = false;
+        let decoded = entry.decoded(|value| {
+            is_first = true;
+            serde_json::from_slice(value)
+        });
+        if is_first && decoded.is_ok() {
+            self.inner.chain.weigh_again(key.key_text(), entry);
+        }
+        decoded.map_err(|error| undecoded::<T>(key.to_key(), error))
     }
 
     /// What is stored under `key`, or else what `load` brings, which is stored then.
@@ -109,26 +140,28 @@ impl Cache {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn get_or_load<F, Fut>(
-        &self,
-        key: &Key,
+    pub fn get_or_load<'a, Q, F, Fut>(
+        &'a self,
+        key: &Q,
         load: F,
-    ) -> impl Future<Output = Result<Hit, Error>> + Send
+    ) -> impl Future<Output = Result<Hit, Error>> + Send + use<'a, Q, F, Fut>
     where
+        Q: AsKey + ?Sized,
         F: FnOnce(LoadContext) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
     {
         let peeked = match self.peek(key) {
             Some(hit) if hit.at() < hit.entry().refresh_at() => {
-                return Either::Left(ready(Ok(hit)));
+                return Answer::Now(hit);
             }
             due_or_missing => due_or_missing,
         };
-        let mut reads = Reads::of_one(key, self.inner.usual(key.source()));
+        let key = key.to_key();
+        let mut reads = Reads::of_one(&key, self.inner.usual(key.source()));
         if let Some(hit) = peeked {
             reads.note_peeked(hit);
         }
-        Either::Right(Box::pin(async move {
+        Answer::Later(Box::pin(async move {
             let options = ReadOptions::default();
             self.inner.answer(&mut reads, Vec::new(), &options, one(load)).await?;
             reads.answer(&self.inner)
@@ -328,15 +361,14 @@ where
     }
 }
 
-fn decode<T>(key: &Key, entry: &Entry) -> Result<Arc<T>, Error>
-where
-    T: DeserializeOwned + Any + Send + Sync,
-{
-    entry.decoded(|value| serde_json::from_slice(value)).map_err(|error| match error {
-        Ok(stored) => Error::TypeMismatch { key: key.clone(), stored, asked: type_name::<T>() },
+/// Why an entry could not be decoded as a `T`.
+#[cold]
+fn undecoded<T>(key: Key, error: Result<&'static str, serde_json::Error>) -> Error {
+    match error {
+        Ok(stored) => Error::TypeMismatch { key, stored, asked: type_name::<T>() },
         // Not the decoder's own text, which may hold the whole value.
         Err(error) => Error::Decode {
-            key: key.clone(),
+            key,
             type_name: type_name::<T>(),
             reason: format!(
                 "{} at line {}, column {}",
@@ -349,5 +381,33 @@ where
                 error.column()
             ),
         },
-    })
+    }
+}
+
+/// An answer that is there, or one that has to be waited for.
+enum Answer<F> {
+    Now(Hit),
+    /// It has been given.
+    Given,
+    Later(F),
+}
+
+impl<T, F> Future for Answer<F>
+where
+    T: From<Hit>,
+    F: Future<Output = Result<T, Error>> + Unpin,
+{
+    type Output = Result<T, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.get_mut();
+        if let Self::Later(later) = answer {
+            return Pin::new(later).poll(context);
+        }
+        match std::mem::replace(answer, Self::Given) {
+            Self::Now(hit) => Poll::Ready(Ok(hit.into())),
+            Self::Given | Self::Later(_) => Poll::Pending,
+        }
+    }
 }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::{
-    Error, Hit, LoadContext, ReadMode, ReadOptions, ServedBy, StaleReason,
+    Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason,
     chain::Look,
     flight::{Flight, Part},
     fly::Leg,
@@ -68,10 +68,12 @@ impl Reads {
             if !read.wanted.peeks() {
                 continue;
             }
-            if let Some((hit, tier)) = inner.chain.get_now(&read.key)
-                && read.wanted.accepts(hit.entry(), hit.at())
-            {
-                inner.count_hit(&read.key, tier);
+            if read.wanted.patched {
+                // Fresh by its source's policy may be too old for the call.
+                let look = inner.chain.get_leading(&read.key, read.wanted.skip, true);
+                let hit = look.fresh.as_ref().and_then(|_| inner.hit_of(&look));
+                read.answer = hit.filter(|hit| read.wanted.accepts(hit.entry(), hit.at())).map(Ok);
+            } else if let Some(hit) = inner.peek(read.key.as_str()) {
                 read.answer = Some(Ok(hit));
                 read.counted = true;
             }
@@ -146,8 +148,8 @@ impl Inner {
     /// The best that a look found, as a hit.
     pub(crate) fn hit_of(&self, look: &Look) -> Option<Hit> {
         let found = look.best()?;
-        let tier = ServedBy::Tier(self.chain.tiers.get(found.tier)?.name());
-        Some(Hit::new(found.entry.clone(), tier, self.clock.now()))
+        let by = self.chain.tiers.get(found.tier)?.by();
+        Some(Hit::new(found.entry.clone(), by, self.clock.now()))
     }
 
     /// What of a look answers a call that does not load.

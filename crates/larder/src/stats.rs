@@ -1,8 +1,17 @@
 //! Counters of the chain and its tiers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use crossbeam_utils::CachePadded;
+use histogram::AtomicHistogram;
 use serde::Serialize;
+use thread_local::ThreadLocal;
 
 /// A counter that orders nothing.
 #[derive(Debug, Default)]
@@ -16,6 +25,111 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// A counter of which each thread has its own part: it costs no locked instruction, and threads do
+/// not contend for it (one shared cell costs twice as much with one thread, and twenty times with
+/// two; measured).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sharded(Arc<ThreadLocal<CachePadded<Part>>>);
+
+/// The part of one thread, which alone changes it.
+#[derive(Debug, Default)]
+pub(crate) struct Part(AtomicU64);
+
+impl Sharded {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.iter().map(|part| part.get()).sum()
+    }
+
+    /// That of this thread.
+    #[inline]
+    pub(crate) fn part(&self) -> &Part {
+        match self.0.get() {
+            Some(part) => part,
+            None => self.first(),
+        }
+    }
+
+    #[cold]
+    fn first(&self) -> &Part {
+        self.0.get_or_default()
+    }
+}
+
+impl Part {
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more than the `before` that this thread has just read.
+    #[inline]
+    pub(crate) fn count_after(&self, before: u64) {
+        self.0.store(before + 1, Ordering::Relaxed);
+    }
+}
+
+/// How long something takes, in buckets that grow with it.
+#[derive(Debug)]
+pub(crate) struct Timings(Option<AtomicHistogram>);
+
+/// Buckets are at most 1/64 of their values wide ...
+const GROUPING_POWER: u8 = 6;
+/// ... up to so many bits of nanoseconds: 18 minutes.
+const MAX_POWER: u8 = 40;
+
+impl Default for Timings {
+    fn default() -> Self {
+        // It fails for other constants only.
+        Self(AtomicHistogram::new(GROUPING_POWER, MAX_POWER).ok())
+    }
+}
+
+impl Timings {
+    pub(crate) fn record(&self, took: Duration) {
+        let most = (1_u64 << MAX_POWER) - 1;
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(most).min(most);
+        if let Some(histogram) = &self.0 {
+            // What is in range is counted.
+            let _counted = histogram.increment(nanos);
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Latency {
+        let counted = self.0.as_ref().map(AtomicHistogram::load);
+        let Some(counted) = counted else { return Latency::default() };
+        let at = |quantile: f64| {
+            let bucket = counted.quantile_bucket(quantile).ok().flatten();
+            bucket.map_or(Duration::ZERO, |bucket| Duration::from_nanos(bucket.end()))
+        };
+        Latency {
+            count: counted.as_slice().iter().sum(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: at(1.0),
+        }
+    }
+}
+
+/// How long operations took; each figure is too high by at most 1.6 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// Operations that were timed.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50: Duration,
+    /// 90 % took no longer.
+    pub p90: Duration,
+    /// 95 % took no longer.
+    pub p95: Duration,
+    /// 99 % took no longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
 }
 
 /// What this process's handle to the chain counted.
@@ -99,6 +213,18 @@ pub struct TierStats {
     pub skipped: u64,
 }
 
+/// How long operations of one tier took since the chain was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TierLatency {
+    /// Its name.
+    pub name: &'static str,
+    /// Reads. Of a tier that answers inside the call one in 64 is timed.
+    pub reads: Latency,
+    /// Writes, those of a tier that answers inside the call left out.
+    pub writes: Latency,
+}
+
 /// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct ChainCounters {
@@ -114,6 +240,11 @@ pub(crate) struct ChainCounters {
 /// The counters behind [`TierStats`].
 #[derive(Debug, Default)]
 pub(crate) struct TierCounters {
+    /// Reads that it has answered inside the call with what is fresh: found and served, in one
+    /// count, since they may be millions a second.
+    pub(crate) hits: Sharded,
+    pub(crate) reads: Arc<Timings>,
+    pub(crate) writes: Timings,
     pub(crate) served: Counter,
     pub(crate) served_stale: Counter,
     pub(crate) found: Counter,
@@ -129,12 +260,13 @@ pub(crate) struct TierCounters {
 
 impl TierCounters {
     pub(crate) fn snapshot(&self, name: &'static str, corrupt: u64) -> TierStats {
+        let hits = self.hits.get();
         TierStats {
             name,
             corrupt,
-            served: self.served.get(),
+            served: self.served.get() + hits,
             served_stale: self.served_stale.get(),
-            found: self.found.get(),
+            found: self.found.get() + hits,
             found_stale: self.found_stale.get(),
             not_found: self.not_found.get(),
             stored: self.stored.get(),
@@ -144,5 +276,9 @@ impl TierCounters {
             errors: self.errors.get(),
             skipped: self.skipped.get(),
         }
+    }
+
+    pub(crate) fn latency(&self, name: &'static str) -> TierLatency {
+        TierLatency { name, reads: self.reads.snapshot(), writes: self.writes.snapshot() }
     }
 }

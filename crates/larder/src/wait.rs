@@ -4,7 +4,7 @@ use cache_core::{Freshness, Key};
 use tokio::time::Instant;
 
 use crate::{
-    Error, Hit, ServedBy, StaleReason,
+    Error, Hit, StaleReason,
     flight::Progress,
     inner::{Follower, Inner, Outcome, Wanted},
 };
@@ -58,8 +58,7 @@ impl Inner {
         let newer = in_memory.filter(|hit| hit.entry().as_of() > candidate.entry().as_of());
         let candidate = newer.as_ref().unwrap_or(candidate);
         let tiers = &self.chain.tiers;
-        let tier =
-            tiers.iter().position(|tier| ServedBy::Tier(tier.name()) == candidate.served_by());
+        let tier = tiers.iter().position(|tier| tier.by() == candidate.by());
         if tier.is_some_and(|at| wanted.skip.contains(at)) {
             return None;
         }
@@ -68,7 +67,7 @@ impl Inner {
         // Nor is it served when something newer has come while the load was under way.
         let outdated = self.loading.is_outdated(key, entry.as_of());
         (entry.freshness(now) != Freshness::Dead && !outdated)
-            .then(|| Hit::new(entry, candidate.served_by(), now))
+            .then(|| Hit::new(entry, candidate.by(), now))
     }
 
     /// What need not be waited for: it is fresh, or served while it is refreshed.

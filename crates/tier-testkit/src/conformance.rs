@@ -114,7 +114,7 @@ impl<T: Tier> Bench<T> {
     async fn get(&self, key: &Key) -> Option<Entry> {
         let found = ok(self.tier.get(key).await, "get");
         if let Some(sync) = self.tier.as_sync() {
-            let now = sync.get_now(key, self.clock.now());
+            let now = sync.get_now(key.as_str(), self.clock.now());
             assert_eq!(now, found, "promise broken: both sides of a tier agree");
         }
         found

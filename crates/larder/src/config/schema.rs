@@ -117,7 +117,8 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     field("sources", Kind::Map(&SOURCE)),
 ]);
 
-const MEMORY: [Field; 5] = joined([leaf("enable"), number("size_mb", 1.0, MAX_MIB)], TIER);
+const MEMORY: [Field; 6] =
+    joined([leaf("enable"), number("size_mb", 1.0, MAX_MIB), leaf("policy")], TIER);
 
 const SQLITE: [Field; 7] = joined(
     [leaf("enable"), leaf("path"), leaf("busy_timeout"), number("readers", 1.0, 16.0)],

@@ -8,7 +8,7 @@ use crate::BreakerOptions;
 
 use super::{
     forms, text,
-    values::{Secret, Ttl},
+    values::{Eviction, Secret, Ttl},
 };
 
 const MIB: u64 = 1 << 20;
@@ -24,6 +24,8 @@ pub struct MemoryConfig {
     /// Capacity in MiB. Default: 256.
     #[serde(deserialize_with = "text::text")]
     pub size_mb: u64,
+    /// What is given up when it is full. Default: `clock_pro`.
+    pub policy: Eviction,
     /// Whether a `set` fails when this tier did not take the value. Default: false.
     #[serde(deserialize_with = "text::text")]
     pub required: bool,
@@ -44,7 +46,14 @@ impl MemoryConfig {
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { enable: true, size_mb: 256, required: false, read_only: false, max_ttl: None }
+        Self {
+            enable: true,
+            size_mb: 256,
+            policy: Eviction::ClockPro,
+            required: false,
+            read_only: false,
+            max_ttl: None,
+        }
     }
 }
 

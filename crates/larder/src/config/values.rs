@@ -1,4 +1,5 @@
-//! The types of single settings: `Ttl`, `Secret`, `RateLimit`, `TierKind`, `Algorithm`.
+//! The types of single settings: `Ttl`, `Secret`, `RateLimit`, `TierKind`, `Algorithm`,
+//! `Eviction`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -253,6 +254,43 @@ impl FromText for Algorithm {
     }
 }
 
+/// What memory gives up when it is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Eviction {
+    /// What has not proved that it is used again.
+    #[default]
+    ClockPro,
+    /// What was used longest ago.
+    Lru,
+}
+
+impl Eviction {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClockPro => "clock_pro",
+            Self::Lru => "lru",
+        }
+    }
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromText for Eviction {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        let all = [Self::ClockPro, Self::Lru];
+        let found = all.into_iter().find(|one| one.name().eq_ignore_ascii_case(text.trim()));
+        found.ok_or_else(|| {
+            ValueError::new(text, "the value is not a policy of memory; write clock_pro or lru")
+        })
+    }
+}
+
 /// serde and `FromStr` by way of [`FromText`], so that there is one reading of each type.
 macro_rules! textual {
     ($($type:ty),*) => {$(
@@ -278,7 +316,7 @@ macro_rules! textual {
     )*};
 }
 
-textual!(Ttl, RateLimit, TierKind, Algorithm);
+textual!(Ttl, RateLimit, TierKind, Algorithm, Eviction);
 
 impl<'de> Deserialize<'de> for PolicyTtl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

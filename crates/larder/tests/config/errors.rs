@@ -7,12 +7,12 @@ fn unknown_settings_name_the_nearest() {
     bad(
         "cache:\n\n  memory:\n\n    # why\n    max_szie: 1\n",
         "larder.yaml:6:5: unknown setting `cache.memory.max_szie`; did you mean `size_mb`? \
-         (valid: enable, size_mb, required, read_only, max_ttl)",
+         (valid: enable, size_mb, policy, required, read_only, max_ttl)",
     );
     bad(
         "cache:\n  memory:\n    size_bm: 1\n",
         "larder.yaml:3:5: unknown setting `cache.memory.size_bm`; did you mean `size_mb`? \
-         (valid: enable, size_mb, required, read_only, max_ttl)",
+         (valid: enable, size_mb, policy, required, read_only, max_ttl)",
     );
     bad(
         "cach:\n  memory: {}\n",
@@ -169,8 +169,8 @@ fn shapes_are_checked() {
         ("- cache", "must begin with `cache:`"),
         (
             "cache: {memory: true}",
-            "this is a section; write its settings below it (valid: enable, size_mb, required, \
-             read_only, max_ttl)",
+            "this is a section; write its settings below it (valid: enable, size_mb, policy, \
+             required, read_only, max_ttl)",
         ),
         ("cache: {memory: {size_mb: [1]}}", "one value is expected"),
         ("cache: {memory: {size_mb: {a: 1}}}", "one value is expected"),
@@ -265,7 +265,7 @@ fn variables_are_named() {
         "1",
         "`cache.memory`: this is a section; set a setting in it, such as \
          LARDER_CACHE__MEMORY__ENABLE, LARDER_CACHE__MEMORY__SIZE_MB, \
-         LARDER_CACHE__MEMORY__REQUIRED",
+         LARDER_CACHE__MEMORY__POLICY",
     );
     bad_env(
         "LARDER_CACHE__MEMORY__SIZE_MB",

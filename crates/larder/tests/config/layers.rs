@@ -127,6 +127,7 @@ fn settings_are_every_leaf_in_order() {
         "cache.chain",
         "cache.memory.enable",
         "cache.memory.size_mb",
+        "cache.memory.policy",
         "cache.memory.required",
         "cache.memory.read_only",
         "cache.memory.max_ttl",

@@ -414,13 +414,15 @@ impl Tier for FlawedTier {
 }
 
 impl SyncTier for FlawedTier {
-    fn get_now(&self, key: &Key, _now: Timestamp) -> Option<Entry> {
+    fn get_now(&self, key: &str, _now: Timestamp) -> Option<Entry> {
         self.state().entries.get(key).cloned()
     }
 
     fn put_now(&self, _key: &Key, _entry: &Entry) -> PutOutcome {
         PutOutcome::Stored
     }
+
+    fn weigh_again(&self, _key: &str, _entry: &Entry) {}
 }
 
 #[async_trait]

@@ -1,0 +1,82 @@
+//! Putting into memory, over what is there.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use larder::{Entry, Key, Stamp, SyncTier, tiers::MemoryTier};
+
+use super::{Bare, ROOM};
+use crate::{
+    allocations, data,
+    measure::{Case, Effort, measure},
+    report::Report,
+};
+
+const COUNT: usize = 10_000;
+
+pub(crate) fn run(effort: &Effort, report: &mut Report) {
+    let keys = data::keys(COUNT);
+    let order = data::order(COUNT, COUNT);
+    let value = data::table(2_000, 1);
+    let tier = MemoryTier::new(ROOM);
+    let bare = Bare::new(2 * COUNT);
+    let cases = vec![
+        insert("quick_cache insert", &keys, &order, &value, |key, entry| bare.insert(key, entry)),
+        insert("put", &keys, &order, &value, |key, entry| {
+            black_box(tier.put_now(&key, &entry));
+        }),
+    ];
+    #[cfg(feature = "peers")]
+    let moka = super::peers::moka(2 * COUNT as u64);
+    #[cfg(feature = "peers")]
+    let cases = cases
+        .into_iter()
+        .chain([insert("moka sync insert", &keys, &order, &value, |key, entry| {
+            moka.insert(key, entry);
+        })])
+        .collect();
+    let measured = measure(effort, cases);
+    report.compare("insert.memory", &measured, ("put", "quick_cache insert"), Some((1.5, 2.0)));
+    report.compare("insert.memory_vs_moka", &measured, ("put", "moka sync insert"), None);
+    report.figures("insert", &measured);
+
+    let entries = entries(&value, 1_000, 1 << 41);
+    let mut entries = entries.iter();
+    let replaced = allocations::per_operation(1_000, || {
+        if let Some(entry) = entries.next() {
+            black_box(tier.put_now(&keys[7], entry));
+        }
+    });
+    report.figure("insert: allocations per put", replaced, "");
+}
+
+/// Inserts entries that were made before.
+fn insert<'a>(
+    name: &str,
+    keys: &'a [Key],
+    order: &'a [usize],
+    value: &'a Bytes,
+    insert: impl Fn(Key, Entry) + 'a,
+) -> Case<'a> {
+    let mut stamp = 1 << 40;
+    Case::timed(name, move |times| {
+        // Each is later than those before: an older one would not be stored.
+        let entries = entries(value, times, stamp);
+        stamp += times;
+        let keys: Vec<Key> =
+            order.iter().cycle().zip(&entries).map(|(at, _)| keys[*at].clone()).collect();
+        let started = Instant::now();
+        for (key, entry) in keys.into_iter().zip(entries) {
+            insert(key, entry);
+        }
+        started.elapsed().max(Duration::from_nanos(1))
+    })
+}
+
+fn entries(value: &Bytes, count: u64, stamp: u64) -> Vec<Entry> {
+    let entry = |n| Entry::builder(value.clone(), Stamp::from_packed(stamp + n)).build();
+    (1..=count).map(entry).collect()
+}

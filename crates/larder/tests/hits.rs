@@ -1,0 +1,125 @@
+//! Hits in memory: what they cost, and that they are counted and end in time.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use larder::{Cache, Hit, Key, Loaded, ServedBy, SetOptions, tiers::MemoryTier};
+
+/// The output of a future that is ready when it is first asked, without a runtime.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn memory() -> Cache {
+    Cache::builder().tier(MemoryTier::new(16 << 20)).build().unwrap()
+}
+
+async fn filled() -> (Cache, Key) {
+    let (cache, key) = (memory(), Key::new("census:acs5:cbsa=14500"));
+    cache.set(&key, "[1, 2, 3]", SetOptions::default()).await.unwrap();
+    (cache, key)
+}
+
+#[tokio::test]
+async fn a_hit_allocates_nothing_and_waits_for_nothing() {
+    let (cache, key) = filled().await;
+    let text = key.as_str().to_owned();
+    let all = || {
+        // By key or by text; one of them in 64 is timed.
+        for _ in 0..100 {
+            assert!(cache.peek(&key).is_some() && cache.peek("census:acs5:cbsa=14500").is_some());
+            assert!(at_once(cache.get(&text)).unwrap().is_some());
+            let load = |_| async { Ok(Loaded::new("never")) };
+            assert_eq!(at_once(cache.get_or_load(&key, load)).unwrap().value(), "[1, 2, 3]");
+            let decoded = at_once(cache.get_as::<Vec<u8>>(text.as_str())).unwrap();
+            assert_eq!(*decoded.unwrap(), [1, 2, 3]);
+        }
+    };
+    // What a thread needs of its own is made by its first hit, as are decoded objects.
+    all();
+    assert_eq!(allocation_counter::measure(all).count_total, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_in_memory_is_asked_for_by_text_too() {
+    let (cache, _) = filled().await;
+    assert!(cache.get("census:none").await.unwrap().is_none());
+    assert!(cache.peek("census:none").is_none());
+    let hit = cache.get_or_load("census:new", |_| async { Ok(Loaded::new("v")) }).await.unwrap();
+    assert_eq!((hit.value().as_ref(), hit.served_by()), (&b"v"[..], ServedBy::Origin));
+    assert_eq!(cache.get(&String::from("census:new")).await.unwrap().unwrap().value(), "v");
+}
+
+#[tokio::test]
+async fn hits_of_many_threads_are_counted_exactly_and_one_in_64_is_timed() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 6_400;
+    let (cache, key) = filled().await;
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..EACH).for_each(|_| drop(cache.peek(&key).unwrap())));
+        }
+    });
+    let stats = cache.stats();
+    let memory = stats.tier("memory").unwrap();
+    assert_eq!((stats.hits, stats.misses), (THREADS * EACH, 0));
+    assert_eq!(
+        (memory.served, memory.found, memory.not_found),
+        (THREADS * EACH, THREADS * EACH, 0)
+    );
+    let latency = cache.latencies()[0];
+    assert_eq!((latency.name, latency.reads.count), ("memory", THREADS * EACH / 64));
+    let reads = latency.reads;
+    assert!(Duration::ZERO < reads.p50 && reads.p50 <= reads.p90 && reads.p90 <= reads.p95);
+    assert!(reads.p95 <= reads.p99 && reads.p99 <= reads.max);
+}
+
+#[tokio::test]
+async fn without_hit_statistics_hits_in_memory_are_not_counted_and_misses_are() {
+    let tier = MemoryTier::new(16 << 20);
+    let cache = Cache::builder().tier(tier).hit_statistics(false).build().unwrap();
+    cache.set(&Key::new("a:1"), "v", SetOptions::default()).await.unwrap();
+    for _ in 0..200 {
+        assert!(cache.get("a:1").await.unwrap().is_some());
+    }
+    assert!(cache.get("a:2").await.unwrap().is_none());
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses), (0, 1));
+    assert_eq!(cache.latencies()[0].reads.count, 0);
+}
+
+#[tokio::test]
+async fn a_value_that_is_read_without_pause_ends_when_its_time_is_over() {
+    let cache = memory();
+    let lifetime = Duration::from_millis(60);
+    cache.set(&Key::new("a:1"), "v", SetOptions::ttl(lifetime)).await.unwrap();
+    let began = Instant::now();
+    let mut hits = 0_u64;
+    while cache.peek("a:1").is_some() {
+        hits += 1;
+        assert!(began.elapsed() < Duration::from_secs(60), "still served after {hits} hits");
+    }
+    assert!(began.elapsed() + Duration::from_millis(20) >= lifetime, "{:?}", began.elapsed());
+    assert!(hits > 0);
+}
+
+#[test]
+fn a_hit_is_small_and_may_go_to_another_thread() {
+    fn shared<T: Send + Sync + 'static>() -> usize {
+        size_of::<T>()
+    }
+    assert_eq!(shared::<Hit>(), 2 * size_of::<usize>());
+    assert_eq!(shared::<Option<Hit>>(), 2 * size_of::<usize>());
+    let cache = Arc::new(memory());
+    assert!(thread::spawn(move || cache.peek("a:1").is_none()).join().unwrap());
+}
