@@ -70,7 +70,7 @@ impl HitPath {
             }),
             Case::new("multi-tier-cache get", move |times| {
                 in_task!(runtime, times, asked, |key| {
-                    if let Ok(value) = self.multi.get(*key).await {
+                    if let Ok(value) = self.multi.get(key).await {
                         used(value.as_ref());
                     }
                 });

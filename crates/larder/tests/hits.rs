@@ -107,7 +107,7 @@ async fn a_value_that_is_read_without_pause_ends_when_its_time_is_over() {
     let mut hits = 0_u64;
     while cache.peek("a:1").is_some() {
         hits += 1;
-        assert!(began.elapsed() < Duration::from_secs(60), "still served after {hits} hits");
+        assert!(began.elapsed() < Duration::from_mins(1), "still served after {hits} hits");
     }
     assert!(began.elapsed() + Duration::from_millis(20) >= lifetime, "{:?}", began.elapsed());
     assert!(hits > 0);
