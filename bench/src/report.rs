@@ -154,7 +154,14 @@ impl Report {
                 (one.name.as_str(), Json { ours_ns, base_ns, base: &one.base, ratio })
             })
             .collect();
-        fs::write(directory.join("ratios.json"), serde_json::to_string_pretty(&json)? + "\n")?;
+        // What was not measured this time stays.
+        let path = directory.join("ratios.json");
+        let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let mut all: BTreeMap<String, serde_json::Value> = before.unwrap_or_default();
+        for (name, ratio) in json {
+            all.insert(name.to_owned(), serde_json::to_value(ratio)?);
+        }
+        fs::write(path, serde_json::to_string_pretty(&all)? + "\n")?;
         fs::write(directory.join("report.md"), self.markdown())?;
         fs::write(directory.join("report.html"), chart::page(self))?;
         Ok(())

@@ -6,7 +6,7 @@ use larder::{
     Clock, Entry, Policy, PutOutcome, ReadOptions, SetOptions, Stamp, SyncTier, Tier, TierOptions,
     tiers::{MemoryTier, SqliteOptions, SqliteTier},
 };
-use tier_testkit::{Call, ManualClock};
+use tier_testkit::{Call, Fault, ManualClock};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -200,4 +200,26 @@ async fn a_failed_load_falls_back_on_what_memory_was_given_meanwhile() {
     assert_eq!(fresh(&cache, &a).await.as_deref(), Some("newer"));
     load.end(Err(failure("down")));
     assert_eq!(joined(waiting).await.unwrap().value(), "newer");
+}
+
+#[tokio::test]
+async fn a_value_that_a_reader_promotes_while_it_is_being_stored_is_kept() {
+    let (bench, a) = (Bench::new(), key("a:1"));
+    let (one, two) = (Below::named("one", &bench), Below::named("two", &bench));
+    let cache = bench.bare().shared_tier(one.tier()).shared_tier(two.tier()).build().unwrap();
+    one.chaos.next(Call::Put, Fault::Hang);
+    let loading = tokio::spawn({
+        let (cache, a) = (cache.clone(), a.clone());
+        async move { cache.get_or_load(&a, bring("v")).await }
+    });
+    until(|| one.chaos.hanging() == 1 && cache.stats().tier("two").unwrap().stored == 1).await;
+    // The slower tier has it already, and gives it to the one above before the load does.
+    assert_eq!(fresh(&cache, &a).await.as_deref(), Some("v"));
+    until(|| cache.stats().promotions == 1).await;
+    one.chaos.heal();
+    assert_eq!(joined(loading).await.unwrap().value(), "v");
+    assert_eq!(tier_stats(&cache, "one").superseded, 1);
+    for tier in [&one, &two] {
+        assert_eq!(tier.inside(&a).await.unwrap().value(), "v");
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::{Cache, Entry, Hit, Key};
+use larder::{Cache, Entry, Hit, Key, Loaded};
 use tokio::runtime::Runtime;
 
 use super::{Bare, bare, each, fill, here, memory_only, used};
@@ -91,6 +91,16 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
         black_box(allocations::ready(cache.get(next())).is_some_and(|hit| hit.is_ok()));
     });
     report.ratio("hit_path.allocations", allocated, (1.0, "one allocation"), Some((0.0, 0.0)));
+    let peeked =
+        allocations::per_operation(10_000, || used(cache.peek(next()).as_ref().map(Hit::value)));
+    report.figure("hit-path: allocations of peek", peeked, "");
+    let asked = allocations::per_operation(10_000, || {
+        let load = |_| async { Ok(Loaded::new("")) };
+        black_box(allocations::ready(cache.get_or_load(next(), load)).is_some());
+    });
+    report.figure("hit-path: allocations of get_or_load, found", asked, "");
+    #[cfg(feature = "peers")]
+    peers.allocations(&runtime, report, &mut next);
     Ok(())
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) {
     report.compare("insert.memory", &measured, ("put", "quick_cache insert"), Some((1.5, 2.0)));
     report.compare("insert.memory_vs_moka", &measured, ("put", "moka sync insert"), None);
     report.figures("insert", &measured);
+    evicting(effort, report, &value);
 
     let entries = entries(&value, 1_000, 1 << 41);
     let mut entries = entries.iter();
@@ -53,6 +54,30 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) {
     report.figure("insert: allocations per put", replaced, "");
 }
 
+/// New keys, each of which pushes out another one.
+fn evicting(effort: &Effort, report: &mut Report, value: &Bytes) {
+    const ROOM_FOR: usize = 8_192;
+    let keys = data::keys(32 * ROOM_FOR);
+    let order: Vec<usize> = (0..keys.len()).collect();
+    let first = Entry::builder(value.clone(), Stamp::from_packed(1)).build();
+    let one = MemoryTier::new(ROOM);
+    one.put_now(&keys[0], &first);
+    let tier = MemoryTier::new(one.stats().weight * ROOM_FOR as u64);
+    let bare = Bare::new(ROOM_FOR);
+    let cases = vec![
+        insert("quick_cache insert, evicting", &keys, &order, value, |key, entry| {
+            bare.insert(key, entry);
+        }),
+        insert("put, evicting", &keys, &order, value, |key, entry| {
+            black_box(tier.put_now(&key, &entry));
+        }),
+    ];
+    let measured = measure(effort, cases);
+    let cases = ("put, evicting", "quick_cache insert, evicting");
+    report.compare("insert.memory_evicting", &measured, cases, None);
+    report.figures("insert", &measured);
+}
+
 /// Inserts entries that were made before.
 fn insert<'a>(
     name: &str,
@@ -61,13 +86,15 @@ fn insert<'a>(
     value: &'a Bytes,
     insert: impl Fn(Key, Entry) + 'a,
 ) -> Case<'a> {
-    let mut stamp = 1 << 40;
+    let (mut stamp, mut next) = (1 << 40, 0);
     Case::timed(name, move |times| {
         // Each is later than those before: an older one would not be stored.
         let entries = entries(value, times, stamp);
         stamp += times;
-        let keys: Vec<Key> =
-            order.iter().cycle().zip(&entries).map(|(at, _)| keys[*at].clone()).collect();
+        // Where the last time has ended.
+        let order = order.iter().cycle().skip(next);
+        next = (next + entries.len()) % keys.len();
+        let keys: Vec<Key> = order.zip(&entries).map(|(at, _)| keys[*at].clone()).collect();
         let started = Instant::now();
         for (key, entry) in keys.into_iter().zip(entries) {
             insert(key, entry);

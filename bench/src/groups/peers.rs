@@ -9,16 +9,17 @@ use multi_tier_cache::{CacheManager, CacheStrategy, DashMapCache, MokaCache, Mok
 use tokio::runtime::Runtime;
 
 use super::used;
-use crate::{Result, data, measure::Case};
+use crate::{Result, allocations, data, measure::Case, report::Report};
 
-/// moka's documentation advises a faster hasher than its default where keys are trusted.
+/// moka's documentation advises a faster hasher than its default where keys are trusted; foyer is
+/// given the same one.
 type Hasher = foldhash::fast::RandomState;
 
 const HOUR: Duration = Duration::from_hours(1);
 
 pub(crate) struct HitPath {
     pub(crate) moka: moka::future::Cache<String, Bytes, Hasher>,
-    foyer: foyer_memory::Cache<String, Bytes>,
+    foyer: foyer_memory::Cache<String, Bytes, Hasher>,
     cached: ShardedLruCache<String, Bytes>,
     multi: CacheManager,
 }
@@ -33,6 +34,7 @@ impl HitPath {
             .build_with_hasher(Hasher::default());
         let foyer = foyer_memory::CacheBuilder::new(room)
             .with_eviction_config(foyer_memory::LruConfig::default())
+            .with_hash_builder(Hasher::default())
             .build();
         let cached = ShardedLruCache::new(room);
         let config = MokaCacheConfig { max_capacity: room as u64, ..MokaCacheConfig::default() };
@@ -79,6 +81,30 @@ impl HitPath {
                 super::each(times, asked, |key| used(self.cached.get(key).as_ref()));
             }),
         ]
+    }
+}
+
+impl HitPath {
+    /// Allocations of a hit.
+    pub(crate) fn allocations<'a>(
+        &self,
+        runtime: &Runtime,
+        report: &mut Report,
+        next: &mut impl FnMut() -> &'a str,
+    ) {
+        let moka = allocations::per_operation(10_000, || {
+            used(runtime.block_on(self.moka.get(next())).as_ref());
+        });
+        let foyer = allocations::per_operation(10_000, || used(self.foyer.get(next()).as_deref()));
+        let multi = allocations::per_operation(10_000, || {
+            if let Ok(value) = runtime.block_on(self.multi.get(next())) {
+                used(value.as_ref());
+            }
+        });
+        for (name, count) in [("moka future", moka), ("foyer", foyer), ("multi-tier-cache", multi)]
+        {
+            report.figure(format!("hit-path: allocations of {name} get"), count, "");
+        }
     }
 }
 

@@ -119,10 +119,13 @@ struct Decoded {
 
 impl Entry {
     /// Starts an entry loaded at `as_of` that never expires.
+    ///
+    /// A value in a buffer that is larger than itself, and that nobody else holds, is copied into one
+    /// of its size. One that shares a larger buffer with others keeps all of that in memory.
     pub fn builder(value: impl Into<Bytes>, as_of: Stamp) -> EntryBuilder {
         EntryBuilder {
             inner: Inner {
-                value: value.into(),
+                value: compact(value.into()),
                 as_of,
                 loaded_at: as_of.instant(),
                 fresh_until: Timestamp::NEVER,
@@ -314,7 +317,8 @@ impl Entry {
     /// were when it was built. It never changes, so that what was added to a sum can be taken away.
     ///
     /// A decoded object is counted in the form that [`Entry::counting_decoded`] gives, by estimate:
-    /// the size of its type, and twice the length of the value that it was decoded from.
+    /// the size of its type, the length of the value that it was decoded from, and 32 bytes (a
+    /// `serde_json::Value`) for each `,`, `:`, `[` and `{` in that.
     pub fn weight(&self) -> u64 {
         // Two counters precede what an Arc points to.
         const INNER: usize = size_of::<Inner>() + 2 * size_of::<usize>();
@@ -341,8 +345,7 @@ impl Entry {
             decoded
         } else {
             let object = Arc::new(decode(&self.0.value).map_err(Err)?);
-            let bookkeeping = size_of::<Decoded>() + 2 * size_of::<usize>();
-            let weight = (bookkeeping + size_of::<T>() + 2 * self.0.value.len()) as u64;
+            let weight = (size_of::<T>() as u64) + decoded_weight(&self.0.value);
             let decoded = Decoded { object, type_name: type_name::<T>(), weight };
             // Of two threads that decode at once, the first one's object is kept by all.
             self.0.decoded.get_or_init(|| Box::new(decoded))
@@ -357,6 +360,24 @@ impl Entry {
 
     pub(crate) fn set_passed(&self, epoch: u64) {
         self.0.passed.store(epoch, Ordering::Release);
+    }
+}
+
+/// Bytes that an object decoded from this text, JSON for example, may occupy beside its own size.
+fn decoded_weight(text: &[u8]) -> u64 {
+    const BOOKKEEPING: usize = size_of::<Decoded>() + 2 * size_of::<usize>();
+    let parts = text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+    (BOOKKEEPING + text.len() + 32 * parts) as u64
+}
+
+/// The value in a buffer of about its size, as far as that can be known.
+fn compact(value: Bytes) -> Bytes {
+    match value.try_into_mut() {
+        Ok(alone) if alone.capacity() - alone.len() > alone.len() / 32 + 16 => {
+            Bytes::copy_from_slice(&alone)
+        }
+        Ok(alone) => alone.freeze(),
+        Err(shared) => shared,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keys: what an entry is stored under, the same on every platform, run and version.
 
 use std::{
-    borrow::Borrow,
+    borrow::{Borrow, Cow},
     fmt,
     hash::{Hash, Hasher},
     sync::Arc,
@@ -61,13 +61,30 @@ impl AsKey for String {
     }
 }
 
-impl<Q: AsKey + ?Sized> AsKey for &Q {
+/// What leads to something that can be asked for can be asked for.
+macro_rules! through {
+    ($($pointer:ty),*) => {$(
+        impl<Q: AsKey + ?Sized> AsKey for $pointer {
+            fn key_text(&self) -> &str {
+                (**self).key_text()
+            }
+
+            fn to_key(&self) -> Key {
+                (**self).to_key()
+            }
+        }
+    )*};
+}
+
+through!(&Q, Box<Q>, Arc<Q>);
+
+impl AsKey for Cow<'_, str> {
     fn key_text(&self) -> &str {
-        (**self).key_text()
+        self
     }
 
     fn to_key(&self) -> Key {
-        (**self).to_key()
+        Key::new(self)
     }
 }
 

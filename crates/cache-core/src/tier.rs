@@ -133,8 +133,8 @@ pub trait SyncTier: fmt::Debug + Send + Sync + 'static {
     fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome;
 
     /// Takes note that an entry that it gave has been decoded, and occupies more; see
-    /// [`Entry::counting_decoded`].
-    fn weigh_again(&self, key: &str, entry: &Entry);
+    /// [`Entry::counting_decoded`]. A tier that does not weigh need not.
+    fn weigh_again(&self, _key: &str, _entry: &Entry) {}
 }
 
 /// A tier that holds stamps of other processes, or of earlier runs of this one.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cache_core::{
-    Barrier, BarrierSet, Clock, Entry, Error, Freshness, Key, Op, Selector, Stamp, StampClock,
-    Timestamp,
+    Barrier, BarrierSet, Clock, Entry, Error, Freshness, Key, Op, PutOutcome, Selector, Stamp,
+    StampClock, Timestamp,
 };
 use futures_util::future::join_all;
 
@@ -336,10 +336,14 @@ impl Chain {
             let mut outdated = false;
             for (tier, outcomes) in &by_tier {
                 match outcomes {
-                    Ok(outcomes) => {
-                        let outcome = outcomes.get(place);
-                        outdated |= outcome.is_some_and(cache_core::PutOutcome::is_outdated);
-                    }
+                    Ok(outcomes) => match outcomes.get(place) {
+                        Some(PutOutcome::Barred) => outdated = true,
+                        // Or it has got this very entry, by a promotion from a tier that was quicker.
+                        Some(PutOutcome::Superseded) => {
+                            outdated |= tier.knows_better(key, entry.as_of()).await;
+                        }
+                        _ => {}
+                    },
                     Err(_absorbed) if replaces.get(place) == Some(&true) => {
                         self.give_up_older(tier, key, entry);
                     }

@@ -169,6 +169,13 @@ impl Guard {
         Ok(found)
     }
 
+    /// Whether the tier has another entry than the one of this stamp, which it has not taken; or
+    /// cannot say. Uncounted: it is no read of the chain.
+    pub(crate) async fn knows_better(&self, key: &Key, as_of: Stamp) -> bool {
+        let found = self.call(Op::Get, self.options.read_timeout, self.tier.get(key)).await;
+        !found.is_ok_and(|found| found.is_some_and(|entry| entry.as_of() == as_of))
+    }
+
     /// Gives the tier the barriers that it missed, before it is read.
     ///
     /// In a task of its own, that goes on when the read's time is up. One that the tier refuses does
@@ -320,6 +327,7 @@ impl Guard {
         let result = tokio::time::timeout(limit, operation).await;
         probe.ended = true;
         match op {
+            _ if self.sync().is_some() => {}
             Op::Get => self.counters.reads.record(began.elapsed()),
             Op::Put => self.counters.writes.record(began.elapsed()),
             _ => {}

@@ -151,6 +151,7 @@ impl Hit {
 
     /// The failure because of which it was served although it is no longer fresh.
     pub fn failure(&self) -> Option<&Error> {
+        self.stale_reason()?;
         self.entry.remark()?.downcast_ref()
     }
 

@@ -79,9 +79,65 @@ async fn hits_of_many_threads_are_counted_exactly_and_one_in_64_is_timed() {
     );
     let latency = cache.latencies()[0];
     assert_eq!((latency.name, latency.reads.count), ("memory", THREADS * EACH / 64));
+    assert_eq!(latency.writes.count, 0);
     let reads = latency.reads;
     assert!(Duration::ZERO < reads.p50 && reads.p50 <= reads.p90 && reads.p90 <= reads.p95);
     assert!(reads.p95 <= reads.p99 && reads.p99 <= reads.max);
+}
+
+#[tokio::test]
+async fn misses_are_timed_as_seldom_as_hits() {
+    let (cache, _) = filled().await;
+    for n in 0..640 {
+        assert!(cache.peek(&format!("census:{n}")).is_none());
+    }
+    assert_eq!(cache.latencies()[0].reads.count, 10);
+}
+
+#[tokio::test]
+async fn what_decoded_objects_occupy_is_estimated_within_a_factor_of_four() {
+    async fn check<T: serde::de::DeserializeOwned + Send + Sync + 'static>(name: &str, json: &str) {
+        let tier = Arc::new(MemoryTier::new(64 << 20));
+        let cache = Cache::builder().shared_tier(Arc::clone(&tier) as _).build().unwrap();
+        let key = Key::new("a:1");
+        cache.set(&key, json.to_owned(), SetOptions::default()).await.unwrap();
+        let before = tier.stats().weight;
+        let mut object = None;
+        let decode = || object = Some(serde_json::from_str::<T>(json).unwrap());
+        let occupied = allocation_counter::measure(decode).bytes_current;
+        at_once(cache.get_as::<T>(&key)).unwrap().unwrap();
+        let estimate = tier.stats().weight - before;
+        let ratio = estimate as f64 / occupied as f64;
+        println!("{name}: {estimate} for {occupied}, {ratio:.2}");
+        assert!((0.25..4.0).contains(&ratio), "{name}: {estimate} for {occupied}");
+    }
+    let row = |n: usize| format!(r#"["Metro Area {n}","{}","{}","{n}"]"#, n * 7_919, n * 31);
+    let table = format!("[{}]", (1..500).map(row).collect::<Vec<_>>().join(","));
+    let numbers = format!("[{}]", (1..5_000).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+    let record = |n: usize| format!(r#"{{"year":{n},"period":"M01","value":"{}.1"}}"#, n * 3);
+    let series = format!("[{}]", (1..500).map(record).collect::<Vec<_>>().join(","));
+    check::<Vec<Vec<String>>>("table", &table).await;
+    for (name, json) in [("table", &table), ("numbers", &numbers), ("series", &series)] {
+        check::<serde_json::Value>(name, json).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_may_be_given_in_any_form() {
+    let (cache, key) = filled().await;
+    let text = key.as_str().to_owned();
+    let borrowed = std::borrow::Cow::Borrowed(text.as_str());
+    let (shared, boxed): (Arc<Key>, Box<str>) = (Arc::new(key.clone()), text.clone().into());
+    let found = [
+        cache.peek(&key),
+        cache.peek(&&key),
+        cache.peek(text.as_str()),
+        cache.peek(&text),
+        cache.peek(&borrowed),
+        cache.peek(&shared),
+        cache.peek(&boxed),
+    ];
+    assert!(found.iter().all(Option::is_some));
 }
 
 #[tokio::test]

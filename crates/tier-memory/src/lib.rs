@@ -47,8 +47,8 @@ pub enum MemoryPolicy {
     /// a scan of much that is read once does not push out what is read often.
     #[default]
     ClockPro,
-    /// What was used longest ago, exactly so: within each shard, of which there is one for each
-    /// 16 MiB of capacity, up to four for each thread of the machine. A read takes a lock that
+    /// What was used longest ago, exactly so: within each shard. A shard has 16 MiB at least, and
+    /// there are no more than about four for each thread of the machine. A read takes a lock that
     /// excludes other reads of its shard.
     Lru,
 }
@@ -180,25 +180,24 @@ impl MemoryTier {
     }
 
     fn expire(&self, barrier: &Barrier) -> u64 {
-        let changes = |key: &Key, entry: &Entry| {
-            !entry.is_expired()
-                && barrier.covers(key, entry)
-                && self.replace_same(key, entry, entry.to_expired())
-        };
         match &barrier.selector {
-            Selector::Key(key) => {
-                u64::from(self.store.peek(key.as_str()).is_some_and(|entry| changes(key, &entry)))
-            }
+            Selector::Key(key) => u64::from(self.expire_one(key, barrier)),
             // No lock is held between two of them.
-            _ => self.store.all().iter().filter(|(key, entry)| changes(key, entry)).count() as u64,
+            _ => self.store.all().iter().filter(|(key, _)| self.expire_one(key, barrier)).count()
+                as u64,
         }
     }
 
-    /// Puts another form of an entry in its place, unless it has gone meanwhile.
-    fn replace_same(&self, key: &Key, entry: &Entry, form: Entry) -> bool {
+    /// Puts the expired form of what is stored in its place, if the barrier covers it.
+    fn expire_one(&self, key: &Key, barrier: &Barrier) -> bool {
+        let covers = |entry: &Entry| !entry.is_expired() && barrier.covers(key, entry);
+        if !self.store.peek(key.as_str()).is_some_and(|entry| covers(&entry)) {
+            return false;
+        }
+        // Looked at once more: another form of it may have been put in its place meanwhile.
         let _order = self.order(key);
-        self.store.peek(key.as_str()).is_some_and(|stored| stored.is_same(entry))
-            && self.store.replace(key, form)
+        let stored = self.store.peek(key.as_str()).filter(covers);
+        stored.is_some_and(|entry| self.store.replace(key, entry.to_expired()))
     }
 
     /// Orders puts of a key, and whatever else replaces its entry: quick_cache has no
@@ -233,6 +232,10 @@ impl SyncTier for MemoryTier {
         if !key.is_storable() {
             return PutOutcome::Refused { reason: "the key cannot be stored".to_owned() };
         }
+        let largest = self.store.largest();
+        // Its object may have been decoded before it came here.
+        let counted = entry.counting_decoded().filter(|entry| weight(key, entry) <= largest);
+        let entry = counted.as_ref().unwrap_or(entry);
         let weight = weight(key, entry);
         let _order = self.order(key);
         let entry = match self.barriers.judge(key, entry) {
@@ -245,7 +248,6 @@ impl SyncTier for MemoryTier {
             stored.as_of() > as_of
                 || stored.as_of() == as_of && stored.freshness(self.clock.now()) != Freshness::Dead
         };
-        let largest = self.store.largest();
         if weight > largest {
             if self.store.peek(key.as_str()).is_some_and(|stored| stays(&stored)) {
                 return PutOutcome::Superseded;
@@ -263,9 +265,21 @@ impl SyncTier for MemoryTier {
     }
 
     fn weigh_again(&self, key: &str, entry: &Entry) {
-        if let Some(weighed) = entry.counting_decoded() {
-            self.replace_same(&Key::new(key), entry, weighed);
+        let Some(weighed) = entry.counting_decoded() else { return };
+        let key = Key::new(key);
+        let _order = self.order(&key);
+        // One that would not fit keeps its object uncounted rather than lose its place.
+        if weight(&key, &weighed) > self.store.largest()
+            || !self.store.peek(key.as_str()).is_some_and(|stored| stored.is_same(entry))
+        {
+            return;
         }
+        match self.barriers.judge(&key, &weighed) {
+            Verdict::Passes => self.store.replace(&key, weighed),
+            Verdict::Expired => self.store.replace(&key, weighed.to_expired()),
+            // Whoever set the barrier removes it.
+            Verdict::Barred => false,
+        };
     }
 }
 

@@ -421,8 +421,6 @@ impl SyncTier for FlawedTier {
     fn put_now(&self, _key: &Key, _entry: &Entry) -> PutOutcome {
         PutOutcome::Stored
     }
-
-    fn weigh_again(&self, _key: &str, _entry: &Entry) {}
 }
 
 #[async_trait]
