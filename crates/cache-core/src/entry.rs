@@ -318,7 +318,8 @@ impl Entry {
     ///
     /// A decoded object is counted in the form that [`Entry::counting_decoded`] gives, by estimate:
     /// the size of its type, the length of the value that it was decoded from, and 32 bytes (a
-    /// `serde_json::Value`) for each `,`, `:`, `[` and `{` in that.
+    /// `serde_json::Value`) for each `,`, `:`, `[` and `{` in that. Measured with tables, series and
+    /// numbers as `Value`s that is 0.4 to 1.4 of what they take.
     pub fn weight(&self) -> u64 {
         // Two counters precede what an Arc points to.
         const INNER: usize = size_of::<Inner>() + 2 * size_of::<usize>();
