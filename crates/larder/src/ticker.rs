@@ -71,7 +71,8 @@ impl Ticker {
         } else if self.clock.now() > Timestamp::from_millis(noted).saturating_add(LATE) {
             // There is no thread, as after a fork, or the machine is too busy to let it run.
             self.turn.fetch_add(1, Ordering::Relaxed);
-            self.noted.store(NOT_NOTED, Ordering::Relaxed);
+            // Released: a thread that notes after this sees that its turn is over.
+            self.noted.store(NOT_NOTED, Ordering::Release);
             self.runs.store(false, Ordering::Relaxed);
         }
     }
@@ -79,16 +80,21 @@ impl Ticker {
     fn run(&self, turn: u64) {
         let mut idle = 0;
         while idle < IDLE_TICKS {
+            // Never an earlier one: this thread may have waited since it read the clock.
+            self.noted.fetch_max(self.clock.now().as_millis(), Ordering::AcqRel);
             if self.turn.load(Ordering::Relaxed) != turn {
+                // Given up: what it has just noted may be noted by nobody from now on.
+                self.noted.store(NOT_NOTED, Ordering::Relaxed);
                 return;
             }
-            // Never an earlier one: this thread may have waited since it read the clock.
-            self.noted.fetch_max(self.clock.now().as_millis(), Ordering::Relaxed);
             thread::park_timeout(TICK);
             idle = if self.wanted.swap(false, Ordering::Relaxed) { 0 } else { idle + 1 };
         }
         self.noted.store(NOT_NOTED, Ordering::Relaxed);
-        self.runs.store(false, Ordering::Relaxed);
+        // If it was given up meanwhile, another one runs.
+        if self.turn.load(Ordering::Relaxed) == turn {
+            self.runs.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -140,5 +146,9 @@ mod tests {
         // And another thread is started for those who go on asking.
         TICKER.want();
         assert!(soon(|| noted() != NOT_NOTED));
+        // One whose turn is over leaves no time behind that nobody notes.
+        let turn = TICKER.turn.fetch_add(1, Ordering::Relaxed);
+        TICKER.run(turn);
+        assert!(soon(|| noted() == NOT_NOTED));
     }
 }
