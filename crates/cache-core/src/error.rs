@@ -67,6 +67,8 @@ pub enum Op {
     Bar,
     /// Looking at what is stored.
     Inspect,
+    /// Agreeing on who loads.
+    Lease,
     /// Removing what has expired.
     Expire,
     /// Closing.
@@ -82,6 +84,7 @@ impl fmt::Display for Op {
             Self::Remove => "remove",
             Self::Bar => "invalidate",
             Self::Inspect => "inspect",
+            Self::Lease => "lease",
             Self::Expire => "expire",
             Self::Close => "close",
         })

@@ -4,7 +4,7 @@ use std::{any::Any, fmt};
 
 use async_trait::async_trait;
 
-use crate::{Barrier, Entry, Key, Result, Selector, Stamp, Tag, Timestamp};
+use crate::{Barrier, Entry, Journal, Key, Lease, Result, Selector, Stamp, Tag, Timestamp};
 
 /// What a tier is, as data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +117,16 @@ pub trait Tier: Any + fmt::Debug + Send + Sync {
         None
     }
 
+    /// The side that tells what other processes change.
+    fn as_journal(&self) -> Option<&dyn Journal> {
+        None
+    }
+
+    /// The side through which processes agree on who loads.
+    fn as_lease(&self) -> Option<&dyn Lease> {
+        None
+    }
+
     /// The side that looks at, and cleans, what is stored.
     fn as_inspect(&self) -> Option<&dyn Inspect> {
         None
@@ -131,6 +141,15 @@ pub trait SyncTier: fmt::Debug + Send + Sync + 'static {
 
     /// [`Tier::put`].
     fn put_now(&self, key: &Key, entry: &Entry) -> PutOutcome;
+
+    /// [`Tier::bar`].
+    fn bar_now(&self, barrier: &Barrier) -> u64;
+
+    /// Gives up what it has under `key` if that was loaded before `as_of`.
+    fn give_up_older(&self, key: &Key, as_of: Stamp);
+
+    /// Gives up everything it has; it may come again.
+    fn give_up_all(&self);
 
     /// Takes note that an entry that it gave has been decoded, and occupies more; see
     /// [`Entry::counting_decoded`]. A tier that does not weigh need not.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, LazyLock, atomic::AtomicBool},
+    time::Duration,
 };
 
 use cache_core::{Clock, Origin, Tier, Timestamp};
@@ -16,6 +17,7 @@ use crate::{
     inner::Inner,
     loading::Loading,
     pauses::Throttle,
+    peers,
     policy::Policies,
     tasks::Tasks,
     ticker::Ticker,
@@ -48,6 +50,7 @@ pub struct CacheBuilder {
     offline: bool,
     log_hits: bool,
     hit_statistics: bool,
+    lease: Duration,
 }
 
 /// The parts make no chain.
@@ -112,6 +115,7 @@ impl Default for CacheBuilder {
             policies: Policies::default(),
             origins: HashMap::new(),
             strict: false,
+            lease: Duration::from_secs(5),
             offline: false,
             log_hits: false,
             hit_statistics: true,
@@ -195,6 +199,14 @@ impl CacheBuilder {
         self
     }
 
+    /// How long a process that was killed while it loaded keeps the others that share a tier from
+    /// loading the same: it holds a lease, which it makes longer while it loads. Zero: processes do
+    /// not wait for each other. Default: 5 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
     /// The chain. Opens nothing: a tier that is down now is used when it comes up.
     ///
     /// # Errors
@@ -228,8 +240,8 @@ impl CacheBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(Machine));
         let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
-        let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict);
-        Ok(Cache::new(Inner {
+        let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict, self.lease);
+        let cache = Cache::new(Inner {
             front: Front::new(&chain, front_clock, self.hit_statistics, self.log_hits),
             chain: Arc::new(chain),
             clock,
@@ -242,6 +254,8 @@ impl CacheBuilder {
             version_order: tokio::sync::Mutex::default(),
             offline: self.offline,
             closed: AtomicBool::new(false),
-        }))
+        });
+        peers::follow(&cache.inner);
+        Ok(cache)
     }
 }

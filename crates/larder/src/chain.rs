@@ -1,6 +1,6 @@
 //! The chain: the ordered tiers and the rules between them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{
     Barrier, BarrierSet, Clock, Entry, Error, Freshness, Key, Op, PutOutcome, Selector, Stamp,
@@ -27,6 +27,8 @@ pub(crate) struct Chain {
     /// Every barrier set through this handle: a tier that missed one may still hold what it covers.
     barriers: BarrierSet,
     clock: Arc<dyn Clock>,
+    /// How long a process that was killed keeps others from loading; none is kept if it is zero.
+    pub(crate) lease: Duration,
     stamps: Arc<StampClock>,
     pub(crate) policies: Policies,
     pub(crate) versions: Versions,
@@ -105,6 +107,7 @@ impl Chain {
         policies: Policies,
         clock: Arc<dyn Clock>,
         strict: bool,
+        lease: Duration,
     ) -> Self {
         let leading = tiers.iter().take_while(|tier| tier.sync().is_some()).count();
         Self {
@@ -113,11 +116,17 @@ impl Chain {
             barriers: BarrierSet::new(),
             stamps: StampClock::following(&clock),
             clock,
+            lease,
             versions: Versions::new(&policies),
             policies,
             counters: ChainCounters::default(),
             strict,
         }
+    }
+
+    /// Has what is issued here be later than a stamp of another process.
+    pub(crate) fn observe(&self, stamp: Stamp) {
+        self.stamps.observe(stamp);
     }
 
     /// A stamp later than every other of this process.
@@ -241,7 +250,7 @@ impl Chain {
 
     /// Notes what a tier has, as it counts here: barriers that the tier has not got, policies and
     /// versions may have made less of it.
-    fn consider(&self, key: &Key, entry: Entry, at: usize, look: &mut Look) {
+    pub(crate) fn consider(&self, key: &Key, entry: Entry, at: usize, look: &mut Look) {
         // Another process may have issued it: what is issued here next is later.
         self.stamps.observe(entry.as_of());
         let Some(entry) = self.barriers.admit(key, entry) else { return };

@@ -32,6 +32,7 @@ impl CacheBuilder {
             .default_policy(config.defaults.policy())
             .strict(!config.graceful_mode)
             .offline(config.offline)
+            .lease(config.lease)
             .log_hits(config.monitoring.log_cache_hits);
         for kind in config.tiers() {
             builder = match kind {
@@ -90,7 +91,10 @@ fn sqlite(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, B
     let section = &config.sqlite;
     let mut options = tier_sqlite::SqliteOptions::new(&section.path)
         .busy_timeout(section.busy_timeout)
-        .readers(section.readers as usize);
+        .readers(section.readers as usize)
+        .max_bytes(section.max_size)
+        .poll_interval(section.poll_interval)
+        .refuse_newer(!config.graceful_mode);
     if let Some(codec) = compressor(&config.compression)? {
         let threshold = usize::try_from(config.compression.threshold_bytes()).unwrap_or(usize::MAX);
         options = options.compress(codec, threshold);

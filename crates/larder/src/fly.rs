@@ -34,13 +34,13 @@ pub(crate) struct Leg {
 }
 
 /// A leg that is to be loaded.
-struct Pending {
-    key: Key,
+pub(crate) struct Pending {
+    pub(crate) key: Key,
     /// Gone when nobody waits any more.
-    leader: Option<Leader>,
+    pub(crate) leader: Option<Leader>,
     tags: Vec<Tag>,
-    wanted: Wanted,
-    stored: Option<Entry>,
+    pub(crate) wanted: Wanted,
+    pub(crate) stored: Option<Entry>,
     /// The version in force when the load started.
     version: Option<Arc<str>>,
     /// Whether it was begun behind a hit.
@@ -55,7 +55,7 @@ impl Pending {
         Self { key, leader, tags, wanted, stored: None, version: None, behind, unsure }
     }
 
-    fn land(&mut self, outcome: Outcome) {
+    pub(crate) fn land(&mut self, outcome: Outcome) {
         if let Some(leader) = self.leader.take() {
             leader.land(outcome);
         }
@@ -88,6 +88,11 @@ impl Inner {
         if pending.is_empty() {
             return;
         }
+        let began = Instant::now();
+        let leases = self.lease(&mut pending, began).await;
+        if pending.is_empty() {
+            return;
+        }
         let as_of = self.chain.latest_stamp().await;
         // After the stamp: a version that is put in force from now on makes what is loaded stale,
         // and what was invalidated until now cannot be confirmed by a load that starts now.
@@ -98,7 +103,6 @@ impl Inner {
         let contexts = contexts(&pending, as_of);
         pending.iter().filter_map(|one| one.leader.as_ref()).for_each(Leader::begin_load);
         let mut load = self.begin(load, contexts);
-        let began = Instant::now();
         let _under_way = self.loading.begin(pending.iter().map(|one| one.key.clone()).collect());
         let unwanted = pending.iter().all(|one| one.wanted.policy.cancel_abandoned && !one.behind);
         let results = loop {
@@ -110,6 +114,9 @@ impl Inner {
                 results = &mut load => break results,
                 () = abandoned(&pending), if unwanted => {
                     tracing::debug!(keys = pending.len(), "nobody waits for the load; it ends");
+                    if let Some(leases) = leases {
+                        leases.release().await;
+                    }
                     return;
                 }
                 () = elapsed(began, limit) => {
@@ -124,6 +131,9 @@ impl Inner {
         let ended = results.as_ref().map_or_else(|_| self.clock.now(), |(ended, _)| *ended);
         let loaded = by_key(&pending, results.map(|(_, loaded)| loaded));
         self.settle(pending, as_of, ended, loaded).await;
+        if let Some(leases) = leases {
+            leases.release().await;
+        }
     }
 
     /// Starts a load in a task of its own: one that blocks its thread, or panics, is to harm only
@@ -262,7 +272,7 @@ impl Inner {
     }
 
     /// Lands a failure, and takes note of it.
-    fn fail(&self, one: &mut Pending, error: Error) {
+    pub(crate) fn fail(&self, one: &mut Pending, error: Error) {
         self.chain.counters.load_failures.add(1);
         let now = self.clock.now();
         let taken = |entry: &Entry| one.wanted.takes_after(&error, entry, now);
@@ -524,7 +534,7 @@ fn contexts(pending: &[Pending], as_of: Stamp) -> Vec<LoadContext> {
     pending.iter().map(context).collect()
 }
 
-fn timed_out(key: &Key, limit: Option<Duration>) -> Error {
+pub(crate) fn timed_out(key: &Key, limit: Option<Duration>) -> Error {
     Error::LoadTimedOut { key: key.clone(), limit: limit.unwrap_or_default() }
 }
 

@@ -307,6 +307,29 @@ impl Guard {
         self.call(op, self.options.write_timeout, inspect).await
     }
 
+    /// Runs an operation that goes beside reads and writes, and says nothing about them; `None` if the
+    /// tier is skipped, or it failed.
+    pub(crate) async fn aside<T>(
+        &self,
+        op: Op,
+        operation: impl Future<Output = cache_core::Result<T>>,
+    ) -> Option<T> {
+        if !self.breaker.is_closed() {
+            return None;
+        }
+        match tokio::time::timeout(self.options.write_timeout, operation).await {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(error)) => {
+                tracing::debug!(tier = self.name, %op, error = %Chained(&error), "not done");
+                None
+            }
+            Err(_elapsed) => {
+                tracing::debug!(tier = self.name, %op, "not done in time");
+                None
+            }
+        }
+    }
+
     pub(crate) async fn close(&self) -> cache_core::Result<()> {
         self.tier.close().await
     }

@@ -24,7 +24,7 @@ use crate::{
     outcome::PutReport,
     pauses::Throttle,
     policy::{Lifetime, seed},
-    tasks::Tasks,
+    tasks::{Begun, Tasks},
 };
 
 /// How a load ended: with an answer, or with a failure and why what is stale is served instead.
@@ -131,14 +131,18 @@ impl Inner {
         Wanted { policy, patched: false, skip, mode: ReadMode::Normal, allow_stale: false }
     }
 
-    /// Runs `work` in a task of its own, so that it is done as a whole though its caller goes away.
+    /// Does `work` as a whole though its caller goes away, or does not poll it again while others
+    /// wait for it: what does not end at once goes on in a task of its own.
     pub(crate) async fn whole<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
         let under_way = self.tasks.token();
         self.open()?;
-        let task = self.tasks.spawn(work);
+        let task = match self.tasks.begin(work).await {
+            Begun::Done(done) => return Ok(done),
+            Begun::GoesOn(task) => task,
+        };
         drop(under_way);
         match task.await {
             Ok(Some(done)) => Ok(done),

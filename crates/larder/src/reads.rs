@@ -132,7 +132,6 @@ impl Inner {
             reads.open().map(|read| (read.key.clone(), read.wanted.clone())).unzip();
         // The options of a call are the same for all its keys.
         let Some(wanted) = wishes.into_iter().next() else { return Ok(()) };
-        // In a task of its own: others wait for it, and the caller may not poll it again.
         let inner = Arc::clone(self);
         let look = async move { inner.look(&keys, &wanted, false).await };
         let looks = self.whole(look).await?;
@@ -231,7 +230,7 @@ impl Inner {
             leg.tags.clone_from(&tags);
         }
         if !legs.is_empty() {
-            self.tasks.spawn(Arc::clone(self).fly(legs, load));
+            self.tasks.begin(Arc::clone(self).fly(legs, load)).await;
         }
         drop(under_way);
         let answers = waits.into_iter().zip(reads.open()).map(async |(follower, read)| {

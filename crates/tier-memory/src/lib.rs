@@ -154,21 +154,6 @@ impl MemoryTier {
         removed.into_inner()
     }
 
-    /// Remembers the barrier and carries it out; how many entries it changed.
-    fn bar_now(&self, barrier: &Barrier) -> u64 {
-        // First the barrier: a put that begins now knows it. One that began before is awaited, so
-        // that it is found below, and does not depend on the barrier's being remembered for ever.
-        self.barriers.add(barrier);
-        match &barrier.selector {
-            Selector::Key(key) => drop(self.order(key)),
-            _ => self.stripes.iter().for_each(|stripe| drop(lock(stripe))),
-        }
-        match barrier.effect {
-            Effect::Forget => self.forget(barrier),
-            Effect::Expire => self.expire(barrier),
-        }
-    }
-
     fn forget(&self, barrier: &Barrier) -> u64 {
         let covers = |key: &Key, entry: &Entry| barrier.covers(key, entry);
         match &barrier.selector {
@@ -262,6 +247,28 @@ impl SyncTier for MemoryTier {
             return PutOutcome::Refused { reason };
         }
         if self.store.put(key, entry, stays) { PutOutcome::Stored } else { PutOutcome::Superseded }
+    }
+
+    fn bar_now(&self, barrier: &Barrier) -> u64 {
+        // First the barrier: a put that begins now knows it. One that began before is awaited, so
+        // that it is found below, and does not depend on the barrier's being remembered for ever.
+        self.barriers.add(barrier);
+        match &barrier.selector {
+            Selector::Key(key) => drop(self.order(key)),
+            _ => self.stripes.iter().for_each(|stripe| drop(lock(stripe))),
+        }
+        match barrier.effect {
+            Effect::Forget => self.forget(barrier),
+            Effect::Expire => self.expire(barrier),
+        }
+    }
+
+    fn give_up_older(&self, key: &Key, as_of: Stamp) {
+        self.store.remove_if(key.as_str(), |stored| stored.as_of() < as_of);
+    }
+
+    fn give_up_all(&self) {
+        self.store.clear();
     }
 
     fn weigh_again(&self, key: &str, entry: &Entry) {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use cache_core::{Barrier, Effect, Entry, Key, Selector, Stamp, Timestamp, Verdict};
-use rusqlite::{Connection, ToSql};
+use cache_core::{Barrier, Effect, Entry, Key, Selector, Stamp, Tag, Timestamp, Verdict};
+use rusqlite::ToSql;
 
 use crate::{
+    batch::Batch,
     rows::{EXPIRED, key_hash},
-    stamps,
 };
 
 /// Barriers are kept at least this long: longer than any load may take.
@@ -57,6 +57,19 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// What the columns of a row select; `None` if this code does not know its kind.
+pub(crate) fn selector(kind: u8, name: &str, tag: &str) -> Option<Selector> {
+    Some(match kind {
+        0 => Selector::All,
+        1 => Selector::Key(Key::new(name)),
+        2 => Selector::Prefix(name.into()),
+        3 => Selector::Tag(Tag::new(tag).ok()?),
+        4 => Selector::PrefixTag(name.into(), Tag::new(tag).ok()?),
+        5 => Selector::OtherVersion(name.into(), tag.into()),
+        _ => return None,
+    })
+}
+
 const fn code(effect: Effect) -> u8 {
     match effect {
         Effect::Forget => 0,
@@ -65,17 +78,13 @@ const fn code(effect: Effect) -> u8 {
 }
 
 /// What the stored barriers say about the entry.
-pub(crate) fn judge(
-    connection: &Connection,
-    key: &Key,
-    entry: &Entry,
-    now: Timestamp,
-) -> rusqlite::Result<Verdict> {
+pub(crate) fn judge(batch: &mut Batch<'_>, key: &Key, entry: &Entry) -> rusqlite::Result<Verdict> {
     let mut verdict = Verdict::Passes;
-    let mut any = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM barriers)")?;
-    if !any.query_row([], |row| row.get::<_, bool>(0))? {
+    // Most entries were loaded after the last barrier of all.
+    if !batch.may_be_barred(entry.as_of())? {
         return Ok(verdict);
     }
+    let (connection, now) = (batch.connection, batch.now);
     let as_of = entry.as_of().packed().cast_signed();
     let believable = Stamp::latest_believable(now).packed().cast_signed();
     let mut exact = connection.prepare_cached(
@@ -116,15 +125,12 @@ pub(crate) fn judge(
 }
 
 /// Remembers the barrier and removes or expires what it covers; how many entries it changed.
-pub(crate) fn set(
-    connection: &Connection,
-    barrier: &Barrier,
-    now: Timestamp,
-) -> rusqlite::Result<usize> {
+pub(crate) fn set(batch: &mut Batch<'_>, barrier: &Barrier) -> rusqlite::Result<usize> {
+    let (connection, now) = (batch.connection, batch.now);
     let stamp = barrier.stamp.packed().cast_signed();
     let believable = Stamp::latest_believable(now).packed().cast_signed();
     let by = Columns::of(&barrier.selector);
-    stamps::note(connection, barrier.stamp, now)?;
+    batch.note_barrier((by.kind, by.name, by.tag, code(barrier.effect), barrier.stamp))?;
     connection
         .prepare_cached(
             "INSERT INTO barriers (kind, name, tag, effect, stamp) VALUES (?1, ?2, ?3, ?4, ?5)

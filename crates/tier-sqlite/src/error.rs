@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use cache_core::{Error, ErrorKind, Op};
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::NAME;
 
@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     At { path: PathBuf, error: rusqlite::Error },
     #[error("cannot prepare {}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
+    #[error("no backup was made at {}, so the file was not brought to a newer format", path.display())]
+    Backup { path: PathBuf, source: Box<Failure> },
     #[error("{} is a directory; set `cache.sqlite.path` to a file", .0.display())]
     Directory(PathBuf),
     #[error(
@@ -30,6 +32,15 @@ pub(crate) enum Failure {
         path.display()
     )]
     Foreign { path: PathBuf, tables: String },
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error(
+        "{} is damaged, and one like it was set aside as {} less than an hour ago; see whether the \
+         disk is sound, and move it away",
+        path.display(),
+        aside.display()
+    )]
+    DamagedAgain { path: PathBuf, aside: PathBuf },
     #[error(
         "{} was written by a newer Larder (format {found}, this one knows {known}); upgrade, or \
          set `cache.sqlite.path` to another file",
@@ -60,13 +71,20 @@ impl Failure {
                 ErrorKind::Refused
             }
             Self::Prepare { .. } => ErrorKind::Unavailable,
+            // It is not written, and can be read.
+            Self::Backup { .. } => ErrorKind::Refused,
             Self::Directory(_)
             | Self::NotADatabase(_)
-            | Self::Foreign { .. }
-            | Self::Newer { .. } => ErrorKind::Unusable,
+            | Self::DamagedAgain { .. }
+            | Self::Foreign { .. } => ErrorKind::Unusable,
+            // It can be read.
+            Self::Newer { .. } => ErrorKind::Refused,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Closed => ErrorKind::Closed,
             Self::Panicked => ErrorKind::Internal,
             Self::Sqlite(error) | Self::At { error, .. } => match error.sqlite_error_code() {
+                // A file that may not become larger, or a disk that takes nothing.
+                Some(ErrorCode::SystemIoFailure) if is_of_writing(error) => ErrorKind::Refused,
                 Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
                 Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
                 Some(
@@ -88,6 +106,25 @@ impl Failure {
         }
     }
 
+    /// Whether the file is not what SQLite, or the tier, has written.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::NotADatabase(_) | Self::Damaged { .. } => true,
+            Self::Sqlite(error) | Self::At { error, .. } => {
+                let codes = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
+                error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
+                    || extended_code(error) == Some(ffi::SQLITE_IOERR_SHORT_READ)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether there is no room: for the file, or on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Sqlite(error) | Self::At { error, .. }
+            if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+
     /// Whether the connection may be at fault, and is better opened anew.
     pub(crate) fn spoils_connection(&self) -> bool {
         matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Unusable | ErrorKind::Internal)
@@ -95,6 +132,21 @@ impl Failure {
                 if matches!(error.sqlite_error_code(),
                     Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly)))
     }
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+fn is_of_writing(error: &rusqlite::Error) -> bool {
+    let codes = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_FSYNC,
+        ffi::SQLITE_IOERR_DIR_FSYNC,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMSIZE,
+    ];
+    extended_code(error).is_some_and(|code| codes.contains(&code))
 }
 
 impl From<rusqlite::Error> for Failure {

@@ -32,7 +32,7 @@ impl Inspect for SqliteTier {
                      AND (?3 IS NULL OR key > ?3)
                  ORDER BY key LIMIT ?4",
             )?;
-            let rows = statement.query_map((source, tag, after, limit, prefix), |row| {
+            let rows = statement.query_map((&source, &tag, &after, limit, &prefix), |row| {
                 Ok(Summary {
                     key: Key::new(row.get_ref(0)?.as_str()?),
                     raw_bytes: row.get(1)?,
@@ -79,13 +79,15 @@ impl Inspect for SqliteTier {
     async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64> {
         let (now, key) = (now.as_millis(), key.cloned());
         let workers = self.workers(Op::Expire)?;
-        let removed = workers.write(move |connection| match &key {
-            Some(key) => connection
+        let removed = workers.write(move |batch| match &key {
+            Some(key) => batch
+                .connection
                 .prepare_cached(
                     "DELETE FROM entries WHERE stale_until <= ?1 AND key_hash = ?2 AND key = ?3",
                 )?
                 .execute((now, rows::key_hash(key.as_str()), key.as_str())),
-            None => connection
+            None => batch
+                .connection
                 .prepare_cached("DELETE FROM entries WHERE stale_until <= ?1")?
                 .execute([now]),
         });

@@ -8,13 +8,25 @@
 //! Never opens a file that another program made, and never replaces one.
 
 mod barriers;
+mod batch;
+mod bound;
+mod checkpoint;
 mod error;
+mod heal;
+mod here;
 mod inspect;
+mod journal;
+mod keeper;
+mod lease;
+mod migrate;
 mod open;
 mod options;
 mod rows;
+mod shared;
 mod stamps;
+mod uses;
 mod worker;
+mod writer;
 
 use std::{
     path::Path,
@@ -26,13 +38,14 @@ use std::{
 
 use async_trait::async_trait;
 use cache_core::{
-    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Inspect, Key, Op, PutOutcome, Result,
+    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Follower, Inspect, Journal, Key, Lease, Op, PutOutcome, Result,
     Selector, Stamp, Stamped, Tier, Timestamp, Verdict,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
+    batch::Batch,
     error::tier_error,
     rows::{Found, Stored},
     worker::Workers,
@@ -45,7 +58,7 @@ const NAME: &str = "sqlite";
 /// Entries in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteTier {
-    options: Arc<SqliteOptions>,
+    options: SqliteOptions,
     workers: RwLock<Option<Arc<Workers>>>,
     /// Closed when the last thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
@@ -58,8 +71,7 @@ impl SqliteTier {
     /// # Errors
     /// When the system starts no more threads.
     pub fn new(options: SqliteOptions) -> Result<Self> {
-        let options = Arc::new(options);
-        let (workers, ended) = Workers::start(&options).map_err(|error| {
+        let (workers, ended) = Workers::start(options.clone()).map_err(|error| {
             Error::new(ErrorKind::Unavailable, Op::Open, NAME).with_source(error)
         })?;
         Ok(Self {
@@ -86,17 +98,27 @@ impl SqliteTier {
     }
 
     /// What is given back for a row, removing it if it is damaged.
-    fn accept(&self, workers: &Workers, key: &Key, found: Found) -> Option<Entry> {
+    fn accept(
+        &self,
+        workers: &Workers,
+        key: &Key,
+        found: Found,
+        now: Timestamp,
+    ) -> Option<Entry> {
         match found {
             Found::Nothing => None,
-            Found::Entry(entry) => Some(entry),
+            Found::Entry(row, entry) => {
+                workers.shared().uses.note(row, now);
+                Some(entry)
+            }
             Found::Damaged { id, checksum, reason } => {
                 self.corrupt.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(tier = NAME, %key, reason, "damaged entry removed");
                 // By checksum too: the row may have been rewritten meanwhile. If the queue is full
                 // the next read will find the damage again.
-                workers.try_write(move |connection| {
-                    connection
+                workers.try_write(move |batch| {
+                    batch
+                        .connection
                         .execute(
                             "DELETE FROM entries WHERE id = ?1 AND checksum IS ?2",
                             (id, &checksum),
@@ -149,19 +171,15 @@ enum Plan {
 }
 
 impl Plan {
-    fn carry_out(
-        &mut self,
-        connection: &Connection,
-        now: Timestamp,
-    ) -> rusqlite::Result<PutOutcome> {
+    fn carry_out(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<PutOutcome> {
         Ok(match self {
             Self::Store(stored) => {
-                match barriers::judge(connection, stored.key(), stored.entry(), now)? {
+                match barriers::judge(batch, stored.key(), stored.entry())? {
                     Verdict::Barred => return Ok(PutOutcome::Barred),
                     Verdict::Expired => stored.expire(),
                     Verdict::Passes => {}
                 }
-                if stored.upsert(connection, now)? {
+                if stored.put(batch)? {
                     PutOutcome::Stored
                 } else {
                     PutOutcome::Superseded
@@ -171,7 +189,7 @@ impl Plan {
                 // Nor may a copy of the older value that is under way come after it.
                 let stamp = Stamp::from_packed(as_of.packed().saturating_sub(1));
                 let barrier = Barrier::forget(Selector::Key(key.clone()), stamp);
-                barriers::set(connection, &barrier, now)?;
+                barriers::set(batch, &barrier)?;
                 PutOutcome::Refused { reason: reason.clone() }
             }
             Self::Unstorable => unstorable(),
@@ -194,6 +212,12 @@ impl Tier for SqliteTier {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>> {
+        let workers = self.workers(Op::Get)?;
+        let now = self.options.clock.now();
+        let quick = |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
+        if let Some(found) = workers.read_here(quick) {
+            return Ok(self.accept(&workers, key, found, now));
+        }
         let found = self.get_many(std::slice::from_ref(key)).await;
         match found {
             Ok(mut found) => Ok(found.pop().flatten()),
@@ -218,9 +242,8 @@ impl Tier for SqliteTier {
 
     async fn bar(&self, barrier: &Barrier) -> Result<u64> {
         let barrier = barrier.clone();
-        let (workers, now) = (self.workers(Op::Bar)?, self.options.clock.now());
-        let job = move |connection: &Connection| barriers::set(connection, &barrier, now);
-        let removed = workers.write(job).await;
+        let workers = self.workers(Op::Bar)?;
+        let removed = workers.write(move |batch| barriers::set(batch, &barrier)).await;
         removed.map(|n| n as u64).map_err(|failure| tier_error(Op::Bar, failure))
     }
 
@@ -238,7 +261,7 @@ impl Tier for SqliteTier {
             Ok(found?)
         });
         let found = found.await.map_err(|failure| tier_error(Op::Get, failure))?;
-        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found)).collect())
+        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found, now)).collect())
     }
 
     async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {
@@ -250,11 +273,10 @@ impl Tier for SqliteTier {
         if planned.iter().all(|plan| matches!(plan, Plan::Unstorable)) {
             return Ok(planned.iter().map(|_| unstorable()).collect());
         }
-        let now = self.options.clock.now();
-        let latest = entries.iter().map(|(_, entry)| entry.as_of()).max();
-        let written = workers.write(move |connection| {
-            latest.map_or(Ok(()), |latest| stamps::note(connection, latest, now))?;
-            planned.iter_mut().map(|plan| plan.carry_out(connection, now)).collect()
+        let latest = entries.iter().map(|(_, entry)| entry.as_of()).max().unwrap_or_default();
+        let written = workers.write(move |batch| {
+            batch.note_stamp(latest);
+            planned.iter_mut().map(|plan| plan.carry_out(batch)).collect()
         });
         written.await.map_err(|failure| tier_error(Op::Put, failure))
     }
@@ -263,8 +285,8 @@ impl Tier for SqliteTier {
         let keys = keys.to_vec();
         let now = self.options.clock.now().as_millis();
         let workers = self.workers(Op::Remove)?;
-        let removed = workers.write(move |connection| {
-            let mut delete = connection.prepare_cached(
+        let removed = workers.write(move |batch| {
+            let mut delete = batch.connection.prepare_cached(
                 "DELETE FROM entries WHERE key_hash = ?1 AND key = ?2 RETURNING stale_until > ?3",
             )?;
             keys.iter()
@@ -294,8 +316,24 @@ impl Tier for SqliteTier {
         Some(self)
     }
 
+    fn as_journal(&self) -> Option<&dyn Journal> {
+        Some(self)
+    }
+
+    fn as_lease(&self) -> Option<&dyn Lease> {
+        Some(self)
+    }
+
     fn as_inspect(&self) -> Option<&dyn Inspect> {
         Some(self)
+    }
+}
+
+impl Journal for SqliteTier {
+    fn follow(&self, follower: Follower) {
+        if let Ok(workers) = self.workers(Op::Open) {
+            workers.follow(follower);
+        }
     }
 }
 
@@ -304,6 +342,9 @@ impl Stamped for SqliteTier {
     async fn latest_stamp(&self) -> Result<Stamp> {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
+        if let Some(latest) = workers.read_here(|connection| stamps::noted_if_sound(connection, now)) {
+            return Ok(latest);
+        }
         let latest = workers.read(move |connection, _| Ok(stamps::latest(connection, now)?)).await;
         latest.map_err(|failure| tier_error(Op::Get, failure))
     }

@@ -1,28 +1,36 @@
 //! Opening the file: created private, recognised before it is touched, brought to the known format.
 
 use std::{
+    fmt::Write as _,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use cache_core::ErrorKind;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior,
     config::DbConfig::{SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_TRUSTED_SCHEMA},
 };
 
-use crate::{SqliteOptions, error::Failure};
+use crate::{
+    SqliteOptions,
+    bound::beside,
+    error::Failure,
+    migrate::{self, FORMAT},
+    rows,
+};
 
 /// "LRDR": marks the file as ours.
-const APPLICATION_ID: i64 = 0x4C52_4452;
-/// Format this code reads and writes; `PRAGMA user_version` of the file.
-const FORMAT: i64 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+pub(crate) const APPLICATION_ID: i64 = 0x4C52_4452;
 /// Fewer and larger pages than SQLite's default of 4,096 bytes: files a third smaller and grouped
 /// writes a third faster with rows of 2 KB, at equal reads.
-const PAGE_BYTES: i64 = 8_192;
+pub(crate) const PAGE_BYTES: i64 = 8_192;
 const PAGE_CACHE_KIB: i64 = 16_384;
+
+/// What is kept of a write-ahead log that is used anew.
+const LOG_BYTES_KEPT: i64 = 32 << 20;
 
 /// How soon to ask again for the write-ahead log.
 const RETRY_WAL: Duration = Duration::from_millis(5);
@@ -31,23 +39,88 @@ const RETRY_WAL: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Reader,
+    /// Reads on threads of others, which it must not keep waiting.
+    Here,
     Writer,
+    Checkpoint,
+}
+
+impl Role {
+    const fn only_reads(self) -> bool {
+        matches!(self, Self::Reader | Self::Here)
+    }
 }
 
 /// Opens a connection to the tier's file.
 pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Connection, Failure> {
+    let opened = open_to_write(options, role);
+    match opened {
+        // What cannot be written may still be read.
+        Err(failure) if role.only_reads() && failure.kind() == ErrorKind::Refused => {
+            open_to_read(options, &failure)?.ok_or(failure)
+        }
+        opened => opened,
+    }
+}
+
+fn open_to_write(options: &SqliteOptions, role: Role) -> Result<Connection, Failure> {
     let path = &options.path;
     prepare(path)?;
     // Without CREATE: SQLite would make the file readable by everybody the umask lets in.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Absolute: SQLite takes `:memory:` and `file:` for something else than names.
-    let absolute = std::path::absolute(path)
-        .map_err(|source| Failure::Prepare { path: path.clone(), source })?;
-    let mut connection = Connection::open_with_flags(absolute, flags)?;
+    let mut connection = Connection::open_with_flags(absolute(path)?, flags)?;
     connection.busy_timeout(options.busy_timeout)?;
+    harden(&connection)?;
     recognise(&mut connection, options).map_err(|failure| failure.at(path))?;
     configure(&connection, options, role)?;
     Ok(connection)
+}
+
+/// Opens a file that cannot be written, or must not be; `None` if it cannot be read either.
+fn open_to_read(options: &SqliteOptions, why: &Failure) -> Result<Option<Connection>, Failure> {
+    let path = &options.path;
+    if options.refuse_newer && matches!(why, Failure::Newer { .. }) {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let absolute = absolute(path)?;
+    let is_readable = |connection: &Connection| -> Result<bool, Failure> {
+        harden(connection)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        let application: i64 =
+            connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        // All that is read must be there, whatever its format.
+        Ok(application == APPLICATION_ID && rows::can_be_read(connection))
+    };
+    let connection = Connection::open_with_flags(&absolute, flags)?;
+    match is_readable(&connection) {
+        Ok(true) => return Ok(Some(connection)),
+        Ok(false) => return Ok(None),
+        Err(failure) => tracing::debug!(%failure, "the file cannot be read together with others"),
+    }
+    // In a directory that cannot be written the log's index cannot be made. Without a log the file
+    // is all there is; nobody can change it.
+    if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        return Ok(None);
+    }
+    let Some(name) = absolute.to_str() else { return Ok(None) };
+    let mut uri = "file:".to_owned();
+    for byte in name.bytes() {
+        // Percent-encoded: `?`, `#` and `%` mean something in a URI.
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            _ => _ = write!(uri, "%{byte:02X}"),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
+    Ok(is_readable(&connection)?.then_some(connection))
+}
+
+/// The whole path: SQLite takes `:memory:` and `file:` for something else than names.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|source| Failure::Prepare { path: path.to_owned(), source })
 }
 
 /// Creates what is missing: directories for the owner only, and an empty file for the owner only,
@@ -79,10 +152,14 @@ fn prepare(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes sure that the file is ours, making an empty one so; touches no other.
+/// Makes sure that the file is ours, and of the known format: an empty one is made so, an older one
+/// migrated. Touches no other.
 fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(), Failure> {
-    if is_ours(&connection.transaction()?, &options.path)? {
-        return Ok(());
+    let found = look(&connection.transaction()?, &options.path)?;
+    match found {
+        Found::Known => return Ok(()),
+        Found::Older(format) => return migrate::migrate(connection, options, format),
+        Found::Empty => {}
     }
     // Both take effect only before the first page is written.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
@@ -90,8 +167,8 @@ fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(),
     use_wal(connection, options)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster; what it made is looked at again.
-    if !is_ours(&transaction, &options.path)? {
-        transaction.execute_batch(SCHEMA)?;
+    if matches!(look(&transaction, &options.path)?, Found::Empty) {
+        transaction.execute_batch(migrate::SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
@@ -99,20 +176,45 @@ fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(),
     Ok(())
 }
 
-/// Whether the file has our format; not, if it is empty. Any other is refused. In a transaction,
-/// so that all is seen at one instant.
-fn is_ours(transaction: &Transaction<'_>, path: &Path) -> Result<bool, Failure> {
+/// What a file that may be used is.
+enum Found {
+    Empty,
+    Known,
+    /// Of an earlier format.
+    Older(i64),
+}
+
+/// Looks at the file, and refuses it if it is not to be written. In a transaction, so that all is
+/// seen at one instant.
+fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
     let pragma = |name| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, format) = (pragma("application_id")?, pragma("user_version")?);
-    if application == APPLICATION_ID && format == FORMAT {
-        return Ok(true);
-    }
-    if application == APPLICATION_ID && format > FORMAT {
-        return Err(Failure::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    match format {
+        _ if application != APPLICATION_ID => {}
+        FORMAT => {
+            let tables: i64 = transaction.query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'index', 'trigger')",
+                [],
+                |row| row.get(0),
+            )?;
+            if tables < migrate::OBJECTS {
+                let why = format!("of its schema's {} parts only {tables} are there", migrate::OBJECTS);
+                return Err(Failure::Damaged { path: path.to_owned(), why });
+            }
+            return Ok(Found::Known);
+        }
+        1..FORMAT => return Ok(Found::Older(format)),
+        _ if format > FORMAT => {
+            return Err(Failure::Newer { path: path.to_owned(), found: format, known: FORMAT });
+        }
+        _ => {
+            let why = format!("its format is {format}");
+            return Err(Failure::Damaged { path: path.to_owned(), why });
+        }
     }
     let tables = tables(transaction)?;
     if application == 0 && format == 0 && tables.is_empty() {
-        return Ok(false);
+        return Ok(Found::Empty);
     }
     let tables = if tables.is_empty() { "no tables".to_owned() } else { tables };
     Err(Failure::Foreign { path: path.to_owned(), tables })
@@ -155,19 +257,31 @@ fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failu
     }
 }
 
-fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Result<(), Failure> {
-    // The file may have been made by anybody who can write to its directory.
+/// The file may have been made by anybody who can write to its directory.
+fn harden(connection: &Connection) -> Result<(), Failure> {
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(())
+}
+
+fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Result<(), Failure> {
     use_wal(connection, options)?;
     // In WAL mode a power cut may undo the latest commits, never damage the file; a killed process
     // loses nothing.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)?;
-    if role == Role::Reader {
-        connection.pragma_update(None, "query_only", true)?;
+    // The log keeps its place on disk for the next writes, but not all of it after a storm.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    match role {
+        Role::Reader => connection.pragma_update(None, "query_only", true)?,
+        Role::Here => {
+            connection.pragma_update(None, "query_only", true)?;
+            connection.busy_timeout(Duration::ZERO)?;
+        }
+        Role::Writer | Role::Checkpoint => {}
     }
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())

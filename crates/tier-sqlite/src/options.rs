@@ -19,6 +19,9 @@ pub struct SqliteOptions {
     pub(crate) compressor: Option<Compressor>,
     pub(crate) decoders: Vec<Arc<dyn Codec>>,
     pub(crate) max_value_bytes: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) poll_interval: Duration,
+    pub(crate) refuse_newer: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +41,9 @@ impl SqliteOptions {
             compressor: None,
             decoders: Vec::new(),
             max_value_bytes: 64 << 20,
+            max_bytes: 1 << 30,
+            poll_interval: Duration::from_millis(200),
+            refuse_newer: false,
         }
     }
 
@@ -74,6 +80,25 @@ impl SqliteOptions {
     /// Largest value that is stored or read, in bytes. Default: 64 MiB.
     pub fn max_value_bytes(mut self, bytes: u64) -> Self {
         self.max_value_bytes = bytes;
+        self
+    }
+
+    /// Largest size of the file, in bytes, beside its log: what has expired goes first, then what was
+    /// used least recently. Default: 1 GiB.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// How often to look for what other processes have changed in the file. Default: 200 ms.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Whether a file that a newer version wrote is not even read. Default: it is read, not written.
+    pub fn refuse_newer(mut self, refuse: bool) -> Self {
+        self.refuse_newer = refuse;
         self
     }
 

@@ -5,12 +5,19 @@ use cache_core::{CodecId, Entry, Key, Stamp, Tag, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Value};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::SqliteOptions;
+use crate::{
+    SqliteOptions,
+    batch::{Batch, Sums},
+    uses,
+};
 
 /// Bits of `flags`.
 const ABSENT: i64 = 1;
 const OWN_LIFETIME: i64 = 2;
 pub(crate) const EXPIRED: i64 = 4;
+
+/// Values of up to this many bytes are read and decoded within some 100 µs.
+const QUICK_BYTES: i64 = 128 << 10;
 
 /// An entry in the form it is stored in.
 pub(crate) struct Stored {
@@ -26,7 +33,8 @@ pub(crate) struct Stored {
 /// What a look for a key found.
 pub(crate) enum Found {
     Nothing,
-    Entry(Entry),
+    /// A row's number, and the entry in it.
+    Entry(i64, Entry),
     /// A row whose checksum, frame or metadata is wrong.
     Damaged {
         id: i64,
@@ -71,55 +79,177 @@ impl Stored {
     }
 
     /// Inserts it, or replaces a row that was loaded earlier; whether it is stored now.
-    pub(crate) fn upsert(&self, connection: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
+    ///
+    /// A look and then a change of one row, not an upsert: SQLite keeps a statement journal for that,
+    /// and does not say what was there. Nobody else writes meanwhile.
+    pub(crate) fn put(&self, batch: &mut Batch<'_>) -> rusqlite::Result<bool> {
         let row = Metadata::of(self);
-        let believable = Stamp::latest_believable(now).packed().cast_signed();
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO entries (key_hash, key, source, as_of, expires_at, stale_until, loaded_at,
-                 flags, version, etag, source_last_modified, content_type, tags, codec, raw_len,
-                 checksum, value)
-             VALUES (:key_hash, :key, :source, :as_of, :expires_at, :stale_until, :loaded_at,
-                 :flags, :version, :etag, :source_last_modified, :content_type, :tags, :codec,
-                 :raw_len, :checksum, :value)
-             ON CONFLICT (key_hash) DO UPDATE SET
-                 key = excluded.key, source = excluded.source, as_of = excluded.as_of,
-                 expires_at = excluded.expires_at, stale_until = excluded.stale_until,
-                 loaded_at = excluded.loaded_at, flags = excluded.flags,
-                 version = excluded.version, etag = excluded.etag,
-                 source_last_modified = excluded.source_last_modified,
-                 content_type = excluded.content_type, tags = excluded.tags,
-                 codec = excluded.codec, raw_len = excluded.raw_len, checksum = excluded.checksum,
-                 value = excluded.value
-             WHERE excluded.as_of > as_of OR as_of > :believable OR as_of < 0
-                 OR excluded.as_of = as_of AND stale_until <= :now
-             RETURNING id",
-        )?;
-        let id: Option<i64> = statement
-            .query_row(
-                named_params! {
-                    ":key_hash": key_hash(row.key), ":key": row.key, ":source": self.key.source(),
-                    ":as_of": row.as_of, ":expires_at": row.expires_at,
-                    ":stale_until": row.stale_until, ":loaded_at": row.loaded_at,
-                    ":flags": row.flags, ":version": row.version, ":etag": row.etag,
-                    ":source_last_modified": row.source_last_modified,
-                    ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
-                    ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
-                    ":believable": believable, ":now": now.as_millis(),
-                },
-                |row| row.get(0),
-            )
-            .optional()?;
-        let Some(id) = id else { return Ok(false) };
-        connection.prepare_cached("DELETE FROM entry_tags WHERE entry = ?1")?.execute([id])?;
-        if !self.entry.tags().is_empty() {
-            let mut insert =
-                connection.prepare_cached("INSERT INTO entry_tags (tag, entry) VALUES (?1, ?2)")?;
-            for tag in self.entry.tags() {
-                insert.execute((tag.as_str(), id))?;
+        let hash = key_hash(row.key);
+        let mut added = Sums {
+            entries: 1,
+            raw_bytes: row.raw_len,
+            stored_bytes: i64::try_from(self.value().len()).unwrap_or(i64::MAX),
+        };
+        match Replaced::find(batch.connection, hash)? {
+            None => {
+                let id = self.insert(batch.connection, hash, &row)?;
+                uses::begin(batch.connection, id, batch.now)?;
+            }
+            // Two keys of one hash: the one that came last has the place.
+            Some(old) if old.key != row.key => {
+                batch
+                    .connection
+                    .prepare_cached("DELETE FROM entries WHERE id = ?1")?
+                    .execute([old.id])?;
+                let id = self.insert(batch.connection, hash, &row)?;
+                uses::begin(batch.connection, id, batch.now)?;
+            }
+            Some(old) if old.stays(&row, batch.now) => return Ok(false),
+            Some(old) => {
+                self.update(batch.connection, old.id, &row)?;
+                if old.is_tagged || !self.tags.is_empty() {
+                    self.replace_tags(batch.connection, old.id)?;
+                }
+                batch.uses.note(old.id, batch.now);
+                added.entries = 0;
+                added.raw_bytes = added.raw_bytes.saturating_sub(old.raw_len);
+                added.stored_bytes = added.stored_bytes.saturating_sub(old.stored_len);
             }
         }
+        batch.note_stored(&self.key, self.entry.as_of(), added);
         Ok(true)
     }
+
+    fn insert(
+        &self,
+        connection: &Connection,
+        hash: i64,
+        row: &Metadata<'_>,
+    ) -> rusqlite::Result<i64> {
+        connection
+            .prepare_cached(
+                "INSERT INTO entries (key_hash, key, source, as_of, expires_at, stale_until,
+                     loaded_at, flags, version, etag, source_last_modified, content_type, tags,
+                     codec, raw_len, checksum, value)
+                 VALUES (:key_hash, :key, :source, :as_of, :expires_at, :stale_until, :loaded_at,
+                     :flags, :version, :etag, :source_last_modified, :content_type, :tags, :codec,
+                     :raw_len, :checksum, :value)",
+            )?
+            .execute(named_params! {
+                ":key_hash": hash, ":key": row.key, ":source": self.key.source(),
+                ":as_of": row.as_of, ":expires_at": row.expires_at,
+                ":stale_until": row.stale_until, ":loaded_at": row.loaded_at,
+                ":flags": row.flags, ":version": row.version, ":etag": row.etag,
+                ":source_last_modified": row.source_last_modified,
+                ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
+                ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
+            })?;
+        let id = connection.last_insert_rowid();
+        if !self.tags.is_empty() {
+            self.insert_tags(connection, id)?;
+        }
+        Ok(id)
+    }
+
+    fn update(
+        &self,
+        connection: &Connection,
+        id: i64,
+        row: &Metadata<'_>,
+    ) -> rusqlite::Result<()> {
+        // Not the key and what depends on it: their indexes would be written, too.
+        connection
+            .prepare_cached(
+                "UPDATE entries SET
+                     as_of = :as_of, expires_at = :expires_at, stale_until = :stale_until,
+                     loaded_at = :loaded_at, flags = :flags, version = :version, etag = :etag,
+                     source_last_modified = :source_last_modified, content_type = :content_type,
+                     tags = :tags, codec = :codec, raw_len = :raw_len, checksum = :checksum,
+                     value = :value
+                 WHERE id = :id",
+            )?
+            .execute(named_params! {
+                ":id": id, ":as_of": row.as_of, ":expires_at": row.expires_at,
+                ":stale_until": row.stale_until, ":loaded_at": row.loaded_at,
+                ":flags": row.flags, ":version": row.version, ":etag": row.etag,
+                ":source_last_modified": row.source_last_modified,
+                ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
+                ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
+            })
+            .map(drop)
+    }
+
+    fn replace_tags(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+        connection.prepare_cached("DELETE FROM entry_tags WHERE entry = ?1")?.execute([id])?;
+        self.insert_tags(connection, id)
+    }
+
+    fn insert_tags(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+        let mut insert =
+            connection.prepare_cached("INSERT INTO entry_tags (tag, entry) VALUES (?1, ?2)")?;
+        self.entry.tags().iter().try_for_each(|tag| insert.execute((tag.as_str(), id)).map(drop))
+    }
+}
+
+/// What is to be known of a row before another takes its place.
+struct Replaced {
+    id: i64,
+    key: String,
+    as_of: i64,
+    stale_until: i64,
+    is_tagged: bool,
+    raw_len: i64,
+    stored_len: i64,
+}
+
+impl Replaced {
+    fn find(connection: &Connection, hash: i64) -> rusqlite::Result<Option<Self>> {
+        connection
+            .prepare_cached(
+                "SELECT id, key, as_of, stale_until, tags <> '', raw_len, length(value)
+                 FROM entries WHERE key_hash = ?1",
+            )?
+            .query_row([hash], |row| {
+                let id = row.get(0)?;
+                // One whose columns are damaged is as good as another key's: it goes.
+                Ok(Self::read(id, row).unwrap_or_else(|_damaged| Self::unknown(id)))
+            })
+            .optional()
+    }
+
+    fn read(id: i64, row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id,
+            key: row.get(1)?,
+            as_of: row.get(2)?,
+            stale_until: row.get(3)?,
+            is_tagged: row.get(4)?,
+            raw_len: row.get(5)?,
+            stored_len: row.get(6)?,
+        })
+    }
+
+    const fn unknown(id: i64) -> Self {
+        let key = String::new();
+        Self { id, key, as_of: 0, stale_until: 0, is_tagged: true, raw_len: 0, stored_len: 0 }
+    }
+
+    /// Whether it stays in its place.
+    fn stays(&self, row: &Metadata<'_>, now: Timestamp) -> bool {
+        let believable = Stamp::latest_believable(now).packed().cast_signed();
+        let is_later = row.as_of > self.as_of || self.as_of > believable || self.as_of < 0;
+        let is_dead = row.as_of == self.as_of && self.stale_until <= now.as_millis();
+        !is_later && !is_dead
+    }
+}
+
+const FIND: &str = "SELECT id, key, as_of, expires_at, stale_until, version, etag,
+        source_last_modified, content_type, tags, codec, raw_len, checksum, value, loaded_at, flags
+     FROM entries WHERE key_hash = ?1 AND key = ?2";
+
+/// Whether the file, whatever its format, has what a look needs.
+pub(crate) fn can_be_read(connection: &Connection) -> bool {
+    connection.prepare_cached(FIND).is_ok()
 }
 
 /// Looks a key up.
@@ -129,19 +259,40 @@ pub(crate) fn find(
     key: &Key,
     now: Timestamp,
 ) -> rusqlite::Result<Found> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, key, as_of, expires_at, stale_until, version, etag, source_last_modified,
-             content_type, tags, codec, raw_len, checksum, value, loaded_at, flags
-         FROM entries WHERE key_hash = ?1 AND key = ?2",
-    )?;
+    // Nothing is larger than that.
+    let found = find_up_to(connection, options, key, now, i64::MAX)?;
+    Ok(found.unwrap_or(Found::Nothing))
+}
+
+/// The same, but nothing of a value that takes long to read and decode.
+pub(crate) fn find_quickly(
+    connection: &Connection,
+    options: &SqliteOptions,
+    key: &Key,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Found>> {
+    find_up_to(connection, options, key, now, QUICK_BYTES)
+}
+
+fn find_up_to(
+    connection: &Connection,
+    options: &SqliteOptions,
+    key: &Key,
+    now: Timestamp,
+    largest: i64,
+) -> rusqlite::Result<Option<Found>> {
+    let mut statement = connection.prepare_cached(FIND)?;
     let mut rows = statement.query((key_hash(key.as_str()), key.as_str()))?;
-    let Some(row) = rows.next()? else { return Ok(Found::Nothing) };
+    let Some(row) = rows.next()? else { return Ok(Some(Found::Nothing)) };
+    if row.get::<_, i64>(11).is_ok_and(|raw_len| raw_len > largest) {
+        return Ok(None);
+    }
     let id = row.get(0)?;
-    Ok(match read(row, options, now) {
-        Ok(Some(entry)) => Found::Entry(entry),
+    Ok(Some(match read(row, options, now) {
+        Ok(Some(entry)) => Found::Entry(id, entry),
         Ok(None) => Found::Nothing,
         Err(reason) => Found::Damaged { id, checksum: row.get(12)?, reason },
-    })
+    }))
 }
 
 /// The entry in a row, `None` if it is dead; fails if the row is damaged in any way.

@@ -1,4 +1,4 @@
--- Format 1. One rowid table holds the entries, value last, so that metadata is read without
+-- Format 2. One rowid table holds the entries, value last, so that metadata is read without
 -- walking overflow pages. A row is found by a 64-bit hash of its key, and the key is compared:
 -- an index of integers is a third smaller than one of keys, and both read alike.
 CREATE TABLE entries (
@@ -51,7 +51,8 @@ CREATE TABLE latest_stamp (
 ) STRICT;
 INSERT INTO latest_stamp VALUES (0);
 
--- Sums kept by triggers, whoever writes, so that opening and reporting never scan.
+-- Sums, so that opening and reporting never scan: raised by who stores, in the same transaction, and
+-- lowered below.
 CREATE TABLE totals (
     source       TEXT    NOT NULL PRIMARY KEY,
     entries      INTEGER NOT NULL,
@@ -59,32 +60,45 @@ CREATE TABLE totals (
     stored_bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TRIGGER entries_inserted AFTER INSERT ON entries BEGIN
-    INSERT INTO totals VALUES (new.source, 1, new.raw_len, length(new.value))
-    ON CONFLICT (source) DO UPDATE SET
-        entries = entries + 1,
-        raw_bytes = raw_bytes + excluded.raw_bytes,
-        stored_bytes = stored_bytes + excluded.stored_bytes;
-END;
-
-CREATE TRIGGER entries_updated AFTER UPDATE ON entries BEGIN
-    UPDATE totals SET
-        entries = entries - 1,
-        raw_bytes = raw_bytes - old.raw_len,
-        stored_bytes = stored_bytes - length(old.value)
-    WHERE source = old.source;
-    INSERT INTO totals VALUES (new.source, 1, new.raw_len, length(new.value))
-    ON CONFLICT (source) DO UPDATE SET
-        entries = entries + 1,
-        raw_bytes = raw_bytes + excluded.raw_bytes,
-        stored_bytes = stored_bytes + excluded.stored_bytes;
-END;
+-- When entries were last used, in Unix seconds: apart from them, so that noting it writes few pages.
+CREATE TABLE uses (
+    entry   INTEGER PRIMARY KEY,
+    used_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX uses_by_time ON uses (used_at);
 
 CREATE TRIGGER entries_deleted AFTER DELETE ON entries BEGIN
     UPDATE totals SET
         entries = entries - 1,
-        raw_bytes = raw_bytes - old.raw_len,
-        stored_bytes = stored_bytes - length(old.value)
+        -- A damaged row may have anything in its columns.
+        raw_bytes = raw_bytes - CASE WHEN typeof(old.raw_len) = 'integer'
+            AND old.raw_len BETWEEN 0 AND 1099511627776 THEN old.raw_len ELSE 0 END,
+        stored_bytes = stored_bytes - coalesce(length(old.value), 0)
     WHERE source = old.source;
     DELETE FROM entry_tags WHERE entry = old.id;
+    DELETE FROM uses WHERE entry = old.id;
 END;
+
+-- What other processes are to know of, for a while.
+CREATE TABLE journal (
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    node   INTEGER NOT NULL,                      -- whose change it is: a random number
+    kind   INTEGER NOT NULL,                      -- as in barriers; 16: these keys were stored
+    name   TEXT    NOT NULL,                      -- keys: one a line
+    tag    TEXT    NOT NULL,
+    effect INTEGER NOT NULL,
+    stamp  INTEGER NOT NULL
+) STRICT;
+
+-- Who is loading a key, so that no other process does.
+CREATE TABLE leases (
+    key   TEXT    NOT NULL PRIMARY KEY,
+    owner INTEGER NOT NULL,                       -- a random number
+    until INTEGER NOT NULL                        -- Unix milliseconds
+) STRICT, WITHOUT ROWID;
+
+-- Says what this is to whoever looks into it, and when its first page is damaged.
+CREATE TABLE about (
+    text TEXT NOT NULL
+) STRICT;
+INSERT INTO about VALUES ('This file is a cache that Larder keeps. Losing it loses time only.');

@@ -23,6 +23,14 @@ pub(crate) fn latest(connection: &Connection, now: Timestamp) -> rusqlite::Resul
     if noted.is_believable(now) { Ok(noted) } else { believable(connection, now) }
 }
 
+/// The same if it need not be looked for.
+pub(crate) fn noted_if_sound(
+    connection: &Connection,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Stamp>> {
+    Ok(Some(noted(connection)?).filter(|noted| noted.is_believable(now)))
+}
+
 fn noted(connection: &Connection) -> rusqlite::Result<Stamp> {
     let stamp: i64 = connection
         .prepare_cached("SELECT stamp FROM latest_stamp")?

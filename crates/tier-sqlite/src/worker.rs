@@ -1,89 +1,127 @@
-//! The tier's threads: readers, and one writer that commits whatever is queued in one transaction.
+//! The tier's threads: readers, one writer, one that checkpoints, and a keeper.
 //!
 //! They are threads of their own because SQLite blocks, and because a tier must work without an
 //! async runtime's help and outlive it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
 };
 
-use rusqlite::{Connection, TransactionBehavior};
+use cache_core::Follower;
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     SqliteOptions,
+    batch::Batch,
+    checkpoint::{self, Checkpoints},
     error::Failure,
-    open::{self, Role},
+    here::Here,
+    keeper::{Followed, Keeper},
+    open::Role,
+    shared::{Outcome, Shared, Slot},
+    writer::{self, Write, WriteJob},
 };
 
 /// Writes that may wait; more wait for room.
 const QUEUE: usize = 4_096;
-/// Most writes in one transaction.
-const GROUP: usize = 512;
 
-type Shared<T> = Result<T, Arc<Failure>>;
 type ReadJob = Box<dyn FnOnce(&mut Slot) + Send>;
 
 /// Handles to the threads; dropping it lets them finish what is queued and end.
 #[derive(Debug)]
 pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    followed: Followed,
+    /// Closed to end the keeper.
+    _stop: crossbeam_channel::Sender<()>,
+    here: Arc<Here>,
     reads: crossbeam_channel::Sender<ReadJob>,
     writes: mpsc::Sender<Box<dyn WriteJob>>,
 }
 
 impl Workers {
     /// Starts the threads; the file is opened by the first job. The receiver is closed when the
-    /// last thread has ended.
-    pub(crate) fn start(
-        options: &Arc<SqliteOptions>,
-    ) -> std::io::Result<(Self, mpsc::Receiver<()>)> {
+    /// last thread has ended, and every connection is closed.
+    pub(crate) fn start(options: SqliteOptions) -> std::io::Result<(Self, mpsc::Receiver<()>)> {
         let (reads, read_jobs) = crossbeam_channel::unbounded::<ReadJob>();
         let (writes, write_jobs) = mpsc::channel(QUEUE);
+        // Kept by each thread until its connection is closed: by all but the writer, and by that.
+        let (others, others_ended) = crossbeam_channel::bounded::<()>(0);
         let (alive, ended) = mpsc::channel(1);
-        let opening = Arc::new(Mutex::new(()));
-        let slot = |role| Slot {
-            options: Arc::clone(options),
-            opening: Arc::clone(&opening),
-            role,
-            open: None,
-        };
+        let readers = options.readers;
+        let shared = Arc::new(Shared::new(options));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let here = Arc::new(Here::new(&shared, cores.min(4)));
 
-        for n in 0..options.readers {
-            let (jobs, mut slot, alive) = (read_jobs.clone(), slot(Role::Reader), alive.clone());
+        for n in 0..readers {
+            let (jobs, here, other) = (read_jobs.clone(), Arc::clone(&here), others.clone());
+            let mut slot = Slot::new(&shared, Role::Reader);
             thread::Builder::new().name(format!("larder-sqlite-r{n}")).spawn(move || {
-                let _alive = alive;
                 while let Ok(job) = jobs.recv() {
                     // A panic inside a job ends that job: its caller sees the reply dropped.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut slot))).is_err() {
-                        slot.open = None;
+                        slot.close();
+                    }
+                    // What comes next can be read without this thread.
+                    if slot.is_open() {
+                        here.warm();
                     }
                 }
+                slot.close();
+                drop(other);
             })?;
         }
-        let mut slot = slot(Role::Writer);
-        thread::Builder::new().name("larder-sqlite-w".to_owned()).spawn(move || {
-            let _alive = alive;
-            write_until_closed(&mut slot, write_jobs);
+        let (checkpoints, wanted) = Checkpoints::new();
+        let (slot, other) = (Slot::new(&shared, Role::Checkpoint), others.clone());
+        thread::Builder::new().name("larder-sqlite-c".to_owned()).spawn(move || {
+            checkpoint::run_until_closed(slot, &wanted);
+            drop(other);
         })?;
-        Ok((Self { reads, writes }, ended))
+        let followed = Followed::default();
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let keeper = Keeper::new(&shared, writes.downgrade(), followed.clone());
+        thread::Builder::new().name("larder-sqlite-k".to_owned()).spawn(move || {
+            keeper.run(&stopped);
+            drop(others);
+        })?;
+        let slot = Slot::new(&shared, Role::Writer);
+        let own = Arc::clone(&here);
+        thread::Builder::new().name("larder-sqlite-w".to_owned()).spawn(move || {
+            writer::run_until_closed(slot, write_jobs, checkpoints, |slot| {
+                // The last connection to close empties the log into the file.
+                own.close();
+                _ = others_ended.recv();
+                slot.close_last();
+            });
+            drop(alive);
+        })?;
+        Ok((Self { shared, followed, _stop: stop, here, reads, writes }, ended))
+    }
+
+    /// Runs `job` here and now, if that will be quick; see [`Here::run`].
+    pub(crate) fn read_here<T>(
+        &self,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
+    ) -> Option<T> {
+        self.here.run(job)
     }
 
     /// Runs `job` on a reader's connection.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&Connection, &SqliteOptions) -> Result<T, Failure> + Send + 'static,
-    ) -> Shared<T> {
+        mut job: impl FnMut(&Connection, &SqliteOptions) -> Result<T, Failure> + Send + 'static,
+    ) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
         let job: ReadJob = Box::new(move |slot| {
             if reply.is_closed() {
                 return;
             }
-            let options = Arc::clone(&slot.options);
-            let result = slot.connection().and_then(|connection| job(connection, &options));
+            let result = slot.run(|connection, shared| job(connection, &shared.options));
             // The caller may have gone away meanwhile.
-            _ = reply.send(slot.judged(result));
+            _ = reply.send(result);
         });
         self.reads.send(job).map_err(|_closed| Failure::Closed)?;
         answer.await.map_err(|_dropped| Failure::Panicked)?
@@ -93,7 +131,7 @@ impl Workers {
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Shared<T> {
+    ) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
         let job: ReadJob = Box::new(move |_| _ = reply.send(work()));
         self.reads.send(job).map_err(|_closed| Failure::Closed)?;
@@ -105,113 +143,37 @@ impl Workers {
     /// `job` may run twice: when another job of its group fails, each is tried alone.
     pub(crate) async fn write<T: Send + 'static>(
         &self,
-        job: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Shared<T> {
+        job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Write { job, done: None, reply });
-        self.writes.send(job).await.map_err(|_closed| Failure::Closed)?;
+        self.writes.send(Write::boxed(job, reply)).await.map_err(|_closed| Failure::Closed)?;
         answer.await.map_err(|_dropped| Failure::Panicked)?
     }
 
     /// Queues `job` if there is room, without waiting for anything.
     pub(crate) fn try_write(
         &self,
-        job: impl FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+        job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<()> + Send + 'static,
     ) -> bool {
-        let (reply, _) = oneshot::channel();
-        self.writes.try_send(Box::new(Write { job, done: None, reply })).is_ok()
+        queue(&self.writes, job)
+    }
+
+    /// What the threads share.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Has `follower` told what other processes change.
+    pub(crate) fn follow(&self, follower: Follower) {
+        self.followed.set(follower);
     }
 }
 
-/// A thread's connection, opened when it is needed and again after it failed.
-pub(crate) struct Slot {
-    options: Arc<SqliteOptions>,
-    opening: Arc<Mutex<()>>,
-    role: Role,
-    open: Option<Connection>,
-}
-
-impl Slot {
-    fn connection(&mut self) -> Result<&mut Connection, Failure> {
-        if self.open.is_none() {
-            // One at a time: two connections that both make the schema would wait for each other.
-            let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            self.open = Some(open::open(&self.options, self.role)?);
-        }
-        self.open.as_mut().ok_or(Failure::Closed)
-    }
-
-    /// Drops the connection if the result casts doubt on it.
-    fn judged<T>(&mut self, result: Result<T, Failure>) -> Shared<T> {
-        result.map_err(|failure| {
-            let failure = failure.at(&self.options.path);
-            if failure.spoils_connection() {
-                self.open = None;
-            }
-            Arc::new(failure)
-        })
-    }
-}
-
-/// A write that waits in the queue.
-trait WriteJob: Send {
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    fn finish(self: Box<Self>, committed: Shared<()>);
-}
-
-struct Write<F, T> {
-    job: F,
-    done: Option<T>,
-    reply: oneshot::Sender<Shared<T>>,
-}
-
-impl<F, T> WriteJob for Write<F, T>
-where
-    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
-    T: Send,
-{
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.done = Some((self.job)(connection)?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, committed: Shared<()>) {
-        let Self { done, reply, .. } = *self;
-        let result = committed.and_then(|()| done.ok_or_else(|| Arc::new(Failure::Panicked)));
-        // The caller may have gone away meanwhile; what was committed stays.
-        _ = reply.send(result);
-    }
-}
-
-fn write_until_closed(slot: &mut Slot, mut jobs: mpsc::Receiver<Box<dyn WriteJob>>) {
-    let mut group = Vec::with_capacity(GROUP);
-    while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        let result = commit(slot, &mut group);
-        // A busy or full file is so for each of them; only a fault of one is worth finding.
-        let of_one =
-            result.as_ref().is_err_and(|failure| failure.kind() == cache_core::ErrorKind::Internal);
-        if of_one && group.len() > 1 {
-            for job in group.drain(..) {
-                let mut alone = [job];
-                let result = commit(slot, &mut alone);
-                let [job] = alone;
-                job.finish(result);
-            }
-        } else {
-            group.drain(..).for_each(|job| job.finish(result.clone()));
-        }
-    }
-}
-
-/// Runs the jobs in one transaction.
-fn commit(slot: &mut Slot, jobs: &mut [Box<dyn WriteJob>]) -> Shared<()> {
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let connection = slot.connection()?;
-        // Not deferred: a transaction that reads first cannot wait for the write lock.
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        jobs.iter_mut().try_for_each(|job| job.run(&transaction))?;
-        transaction.commit()?;
-        Ok(())
-    }));
-    slot.judged(result.unwrap_or(Err(Failure::Panicked)))
+/// Queues a write if there is room; whether there is.
+pub(crate) fn queue(
+    writes: &mpsc::Sender<Box<dyn WriteJob>>,
+    job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<()> + Send + 'static,
+) -> bool {
+    let (reply, _) = oneshot::channel();
+    writes.try_send(Write::boxed(job, reply)).is_ok()
 }

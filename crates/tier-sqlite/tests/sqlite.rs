@@ -223,17 +223,11 @@ async fn files_of_others_are_refused_and_left_untouched() {
     let legacy = Connection::open(&foreign).unwrap();
     legacy.execute_batch("CREATE TABLE cache (key TEXT); INSERT INTO cache VALUES ('k')").unwrap();
     drop(legacy);
-    let newer = dir.path().join("newer.db");
-    let tier = open(&newer);
-    tier.put(&Key::new("a:1"), &entry(&stamps(), "v")).await.unwrap();
-    tier.close().await.unwrap();
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 999).unwrap();
     let garbage = dir.path().join("garbage.db");
     fs::write(&garbage, "this is no database at all, whatever its name says".repeat(40)).unwrap();
 
     for (path, expected) in [
         (&foreign, "belongs to another program (it holds `cache`)"),
-        (&newer, "written by a newer Larder (format 999, this one knows 1)"),
         (&garbage, "is not a SQLite database and is left untouched"),
         (&dir.path().to_owned(), "is a directory; set `cache.sqlite.path` to a file"),
     ] {
@@ -249,6 +243,35 @@ async fn files_of_others_are_refused_and_left_untouched() {
         tier.close().await.unwrap();
         assert_eq!(fs::read(path).ok(), before, "{} is untouched", path.display());
     }
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_format_is_read_and_never_written() {
+    let (_dir, path) = file();
+    let (tier, key) = (open(&path), Key::new("a:1"));
+    let (stamps, missing) = (stamps(), Key::new("a:2"));
+    let stored = entry(&stamps, "v");
+    tier.put(&key, &stored).await.unwrap();
+    tier.close().await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 999).unwrap();
+    drop(connection);
+    let before = fs::read(&path).unwrap();
+
+    let tier = open(&path);
+    assert_eq!(tier.get(&key).await.unwrap(), Some(stored), "it is read");
+    assert_eq!(tier.get(&missing).await.unwrap(), None);
+    let error = tier.put(&missing, &entry(&stamps, "w")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "reads go on");
+    let expected = "written by a newer Larder (format 999, this one knows 2)";
+    assert!(cause(&error).contains(expected), "{}", cause(&error));
+    tier.close().await.unwrap();
+
+    let strict = SqliteTier::new(SqliteOptions::new(&path).refuse_newer(true)).unwrap();
+    let error = strict.get(&key).await.unwrap_err();
+    assert!(cause(&error).contains(expected), "{}", cause(&error));
+    strict.close().await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), before, "it is untouched");
 }
 
 #[tokio::test]

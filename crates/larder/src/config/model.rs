@@ -36,6 +36,10 @@ pub struct CacheConfig {
     /// Longest time anything else that a tier does may take. Default: 10 s.
     #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
     pub write_timeout: Duration,
+    /// How long a process that was killed while it loaded keeps those that share a tier with it from
+    /// loading the same; zero: processes do not wait for each other. Default: 5 s.
+    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
+    pub lease: Duration,
     /// When a failing tier is skipped.
     pub breaker: BreakerConfig,
     /// Compression in the persistent tiers.
@@ -131,6 +135,7 @@ impl Default for CacheConfig {
             redis: RedisConfig::default(),
             read_timeout,
             write_timeout,
+            lease: Duration::from_secs(5),
             breaker: BreakerConfig::default(),
             compression: CompressionConfig::default(),
             prefetch: PrefetchConfig::default(),

@@ -74,6 +74,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     field("redis", Kind::Section(&REDIS)),
     leaf("read_timeout"),
     leaf("write_timeout"),
+    leaf("lease"),
     field(
         "breaker",
         Kind::Section(&[
@@ -120,8 +121,15 @@ pub(super) const CACHE: Kind = Kind::Section(&[
 const MEMORY: [Field; 6] =
     joined([leaf("enable"), number("size_mb", 1.0, MAX_MIB), leaf("policy")], TIER);
 
-const SQLITE: [Field; 7] = joined(
-    [leaf("enable"), leaf("path"), leaf("busy_timeout"), number("readers", 1.0, 16.0)],
+const SQLITE: [Field; 9] = joined(
+    [
+        leaf("enable"),
+        leaf("path"),
+        leaf("busy_timeout"),
+        number("readers", 1.0, 16.0),
+        leaf("max_size"),
+        leaf("poll_interval"),
+    ],
     TIER,
 );
 

@@ -74,6 +74,13 @@ pub struct SqliteConfig {
     /// Reading connections, 1 to 16. Default: 2.
     #[serde(deserialize_with = "text::text")]
     pub readers: u32,
+    /// Largest size of the file, beside its log; what was used least recently makes room. Default:
+    /// 1 GiB.
+    #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
+    pub max_size: u64,
+    /// How often to look for what other processes have changed in the file. Default: 200 ms.
+    #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
+    pub poll_interval: Duration,
     /// Whether a `set` fails when this tier did not take the value. Default: false.
     #[serde(deserialize_with = "text::text")]
     pub required: bool,
@@ -92,6 +99,8 @@ impl Default for SqliteConfig {
             path: ".cache/larder.db".into(),
             busy_timeout: Duration::from_secs(5),
             readers: 2,
+            max_size: 1024 * MIB,
+            poll_interval: Duration::from_millis(200),
             required: false,
             read_only: false,
             max_ttl: None,

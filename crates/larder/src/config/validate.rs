@@ -80,6 +80,9 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
 }
 
 /// Refuses numbers outside the bounds in the table.
+/// Smallest file that the SQLite tier may be bound to.
+const LEAST_FILE: u64 = 1 << 20;
+
 fn ranges(kind: Kind, value: &Value, path: &mut Vec<String>) -> Checked {
     match (kind, value) {
         (Kind::Section(fields), Value::Object(map)) => {
@@ -186,6 +189,13 @@ fn time_limits(config: &CacheConfig) -> Checked {
                 format!("the value lets no tier answer; write for example {example}"),
             ));
         }
+    }
+    let sqlite = |setting, message: &str| Err(Problem::new(&["cache", "sqlite", setting], message));
+    if config.sqlite.poll_interval.is_zero() {
+        return sqlite("poll_interval", "the value would look all the time; write for example 200ms");
+    }
+    if config.sqlite.max_size < LEAST_FILE {
+        return sqlite("max_size", "the value leaves no room for entries; write at least 1MiB");
     }
     Ok(())
 }

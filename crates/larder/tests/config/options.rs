@@ -10,7 +10,8 @@ fn every_setting_has_its_effect() {
 cache:
   chain: [redis, memory]
   memory: {enable: true, size_mb: 64}
-  sqlite: {enable: false, path: /tmp/x.db, busy_timeout: 250ms, readers: 4}
+  sqlite: {enable: false, path: /tmp/x.db, busy_timeout: 250ms, readers: 4,
+    max_size: 20MiB, poll_interval: 1s}
   redis: {enable: true, host: "::1", port: 6380, db: 3, password: 12345, ttl_default: never}
   compression: {enable: false, algorithm: zstd, threshold_kb: 0, level: 19}
   prefetch: {enabled: false, nearby_radius_miles: 12.5, max_parallel_requests: 9}
@@ -40,6 +41,8 @@ cache:
     expected.sqlite.enable = false;
     expected.sqlite.path = "/tmp/x.db".into();
     expected.sqlite.busy_timeout = Duration::from_millis(250);
+    expected.sqlite.max_size = 20 << 20;
+    expected.sqlite.poll_interval = Duration::from_secs(1);
     expected.sqlite.readers = 4;
     expected.redis.enable = true;
     expected.redis.host = "::1".into();

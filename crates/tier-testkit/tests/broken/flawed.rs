@@ -421,6 +421,14 @@ impl SyncTier for FlawedTier {
     fn put_now(&self, _key: &Key, _entry: &Entry) -> PutOutcome {
         PutOutcome::Stored
     }
+
+    fn bar_now(&self, _barrier: &Barrier) -> u64 {
+        0
+    }
+
+    fn give_up_older(&self, _key: &Key, _as_of: Stamp) {}
+
+    fn give_up_all(&self) {}
 }
 
 #[async_trait]

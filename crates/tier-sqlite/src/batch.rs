@@ -1,0 +1,137 @@
+//! The writes of one transaction, and what is noted of all of them together.
+
+use std::collections::HashMap;
+
+use cache_core::{Key, Stamp, Timestamp};
+use rusqlite::Connection;
+
+use crate::{bound::Evicted, journal, stamps, uses::Uses};
+
+/// A transaction under way.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) now: Timestamp,
+    pub(crate) uses: &'a Uses,
+    node: i64,
+    added: HashMap<String, Sums>,
+    /// The latest stamp that was written.
+    latest: Stamp,
+    /// The latest of all barriers, once it was asked for.
+    barriers_until: Option<Stamp>,
+    /// Keys, one a line.
+    stored: String,
+    pub(crate) evicted: Evicted,
+}
+
+/// What was added of a source; less than nothing if a smaller value replaced a larger one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) entries: i64,
+    pub(crate) raw_bytes: i64,
+    pub(crate) stored_bytes: i64,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(
+        connection: &'a Connection,
+        now: Timestamp,
+        uses: &'a Uses,
+        node: i64,
+    ) -> Self {
+        Self {
+            connection,
+            now,
+            uses,
+            node,
+            added: HashMap::new(),
+            latest: Stamp::default(),
+            barriers_until: None,
+            stored: String::new(),
+            evicted: Evicted::default(),
+        }
+    }
+
+    /// Whether any barrier is at or after this stamp: none before it covers what was loaded then.
+    pub(crate) fn may_be_barred(&mut self, as_of: Stamp) -> rusqlite::Result<bool> {
+        let until = match self.barriers_until {
+            Some(until) => until,
+            None => {
+                let until: Option<i64> = self
+                    .connection
+                    .prepare_cached("SELECT max(stamp) FROM barriers")?
+                    .query_row([], |row| row.get(0))?;
+                let until = until.map_or(Stamp::default(), |stamp| {
+                    Stamp::from_packed(stamp.max(0).cast_unsigned())
+                });
+                *self.barriers_until.insert(until)
+            }
+        };
+        Ok(as_of <= until)
+    }
+
+    /// Notes a stamp that is in the file from now on.
+    pub(crate) fn note_stamp(&mut self, stamp: Stamp) {
+        self.latest = self.latest.max(stamp);
+    }
+
+    /// Notes that a barrier was set, which others are to know of.
+    pub(crate) fn note_barrier(
+        &mut self,
+        row: (u8, &str, &str, u8, Stamp),
+    ) -> rusqlite::Result<()> {
+        self.note_stamp(row.4);
+        if let Some(until) = &mut self.barriers_until {
+            *until = (*until).max(row.4);
+        }
+        journal::append(self.connection, self.node, row)
+    }
+
+    /// Notes that an entry was stored, or replaced, and what that added.
+    pub(crate) fn note_stored(&mut self, key: &Key, as_of: Stamp, added: Sums) {
+        self.note_stamp(as_of);
+        let source = key.source();
+        let sums = match self.added.get_mut(source) {
+            Some(sums) => sums,
+            None => self.added.entry(source.to_owned()).or_default(),
+        };
+        sums.entries += added.entries;
+        sums.raw_bytes += added.raw_bytes;
+        sums.stored_bytes += added.stored_bytes;
+        if !self.stored.is_empty() {
+            self.stored.push('\n');
+        }
+        self.stored.push_str(key.as_str());
+    }
+
+    /// Writes what was noted; the last thing before the commit.
+    pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
+        for (source, sums) in self.added.drain() {
+            add(self.connection, &source, sums)?;
+        }
+        if self.latest != Stamp::default() {
+            stamps::note(self.connection, self.latest, self.now)?;
+        }
+        if !self.stored.is_empty() {
+            let keys = (journal::STORED, &*self.stored, "", 0, self.latest);
+            journal::append(self.connection, self.node, keys)?;
+            self.stored.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Adds to what is known of a source.
+pub(crate) fn add(connection: &Connection, source: &str, sums: Sums) -> rusqlite::Result<()> {
+    let Sums { entries, raw_bytes, stored_bytes } = sums;
+    connection
+        .prepare_cached(
+            "INSERT INTO totals VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (source) DO UPDATE SET
+                 entries = entries + excluded.entries,
+                 raw_bytes = raw_bytes + excluded.raw_bytes,
+                 stored_bytes = stored_bytes + excluded.stored_bytes",
+        )?
+        .execute((source, entries, raw_bytes, stored_bytes))
+        .map(drop)
+}

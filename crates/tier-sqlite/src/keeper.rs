@@ -1,0 +1,199 @@
+//! The tier's housekeeping: tells followers what other processes change, notices that the file was
+//! replaced, writes down what was used, and logs what was evicted.
+
+use std::{
+    fmt,
+    os::unix::fs::MetadataExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use cache_core::{Changes, Follower};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rusqlite::Connection;
+use tokio::sync::mpsc::WeakSender;
+
+use crate::{
+    bound::{Evicted, beside},
+    journal,
+    open::Role,
+    shared::{Shared, Slot},
+    worker::queue,
+    writer::WriteJob,
+};
+
+/// How often uses are written if they are few, the disk is looked at, and evictions are logged.
+const USES_EVERY: Duration = Duration::from_secs(30);
+const DISK_EVERY: Duration = Duration::from_secs(5);
+const EVICTIONS_EVERY: Duration = Duration::from_secs(60);
+/// Evicting more than this share of the bound within a minute is worth a warning.
+const MUCH: u64 = 10;
+
+/// Who is told of changes.
+#[derive(Clone, Default)]
+pub(crate) struct Followed(Arc<Mutex<Option<Follower>>>);
+
+impl Followed {
+    pub(crate) fn set(&self, follower: Follower) {
+        *self.lock() = Some(follower);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Follower>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").field("is_set", &self.lock().is_some()).finish()
+    }
+}
+
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    slot: Slot,
+    writes: WeakSender<Box<dyn WriteJob>>,
+    followed: Followed,
+    /// Where the journal was read up to, and the connection's `data_version` then.
+    read_to: Option<(u64, i64, i64)>,
+    log_file: Option<(u64, u64)>,
+    uses_due: Instant,
+    disk_due: Instant,
+    evictions_due: Instant,
+    told: Evicted,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        writes: WeakSender<Box<dyn WriteJob>>,
+        followed: Followed,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared: Arc::clone(shared),
+            slot: Slot::new(shared, Role::Reader),
+            writes,
+            followed,
+            read_to: None,
+            log_file: None,
+            uses_due: now + USES_EVERY,
+            disk_due: now,
+            evictions_due: now + EVICTIONS_EVERY,
+            told: Evicted::default(),
+        }
+    }
+
+    /// Works until the tier is closed.
+    pub(crate) fn run(mut self, stop: &Receiver<()>) {
+        let every = self.shared.options.poll_interval;
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(every) {
+            if self.shared.is_opened() {
+                self.look_after_file();
+                self.tell();
+                self.write_uses();
+            }
+            self.log_evictions();
+        }
+        self.slot.close();
+    }
+
+    /// Has everything opened anew if the path leads to another file, or the log has gone.
+    fn look_after_file(&mut self) {
+        let now = Instant::now();
+        if now >= self.disk_due {
+            self.disk_due = now + DISK_EVERY;
+            self.shared.bound.look_at_disk(&self.shared.options.path);
+        }
+        if self.shared.renew_if_replaced() {
+            self.log_file = None;
+            return;
+        }
+        let log = std::fs::metadata(beside(&self.shared.options.path, "-wal"));
+        let log = log.ok().map(|found| (found.dev(), found.ino()));
+        let before = std::mem::replace(&mut self.log_file, log);
+        if before.is_some() && before != log {
+            self.shared.renew("its write-ahead log was removed or replaced");
+            self.log_file = None;
+        }
+    }
+
+    /// Tells the follower what others have changed.
+    fn tell(&mut self) {
+        let followed = self.followed.lock();
+        let Some(follower) = &*followed else { return };
+        let (generation, read_to) = (self.shared.generation(), self.read_to);
+        let found = self.slot.run(|connection, shared| {
+            let version = data_version(connection)?;
+            Ok(match read_to {
+                Some((known, _, _)) if known != generation => {
+                    Some((Changes::Unknown, (generation, version, journal::end(connection)?)))
+                }
+                Some((_, seen, _)) if seen == version => None,
+                Some((_, _, after)) => {
+                    let (changes, end) = journal::since(connection, shared.node, after)?;
+                    Some((changes, (generation, version, end)))
+                }
+                None => {
+                    let end = journal::end(connection)?;
+                    Some((Changes::Known(Vec::new()), (generation, version, end)))
+                }
+            })
+        });
+        match found {
+            Ok(Some((changes, read_to))) => {
+                self.read_to = Some(read_to);
+                if !matches!(&changes, Changes::Known(known) if known.is_empty()) {
+                    follower(changes);
+                }
+            }
+            Ok(None) => {}
+            // Reads of the chain say what is wrong.
+            Err(error) => tracing::debug!(%error, "the journal cannot be read"),
+        }
+    }
+
+    fn write_uses(&mut self) {
+        let (now, uses) = (Instant::now(), &self.shared.uses);
+        if uses.is_empty() || !uses.are_many() && now < self.uses_due {
+            return;
+        }
+        self.uses_due = now + USES_EVERY;
+        let Some(writes) = self.writes.upgrade() else { return };
+        // If there is no room, later.
+        queue(&writes, |batch| batch.uses.write(batch.connection));
+    }
+
+    fn log_evictions(&mut self) {
+        let now = Instant::now();
+        if now < self.evictions_due {
+            return;
+        }
+        self.evictions_due = now + EVICTIONS_EVERY;
+        let (all, reclaimed_bytes) = self.shared.bound.counts();
+        let entries = all.entries - self.told.entries;
+        let bytes = all.bytes - self.told.bytes;
+        self.told = all;
+        if entries == 0 {
+            return;
+        }
+        let max_bytes = self.shared.bound.max_bytes();
+        if bytes > max_bytes / MUCH {
+            tracing::warn!(
+                tier = crate::NAME,
+                entries,
+                bytes,
+                reclaimed_bytes,
+                max_bytes,
+                "much was evicted within a minute; `cache.sqlite.max_size` is small for what is in use"
+            );
+        } else {
+            tracing::info!(tier = crate::NAME, entries, bytes, reclaimed_bytes, "evicted");
+        }
+    }
+}
+
+/// A number that changes when another connection has committed.
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
