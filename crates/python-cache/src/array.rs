@@ -226,6 +226,8 @@ impl<'g> Array<'g> {
         }
         let shape: Vec<_> = shape.iter().map(|len| graph.size(*len)).collect::<Result<_>>()?;
         let dtype = Dtype::read(graph, dtype)?;
+        // Objects are listed in the order of C, wherever they were in memory.
+        let fortran = fortran && !matches!(dtype.kind, Kind::Object);
         let (strides, count) = layout(&shape, fortran)?;
         let data = match (dtype.kind, graph.node(data)) {
             (Kind::Object, Node::List(objects)) if objects.len() == count => Data::Objects(objects),

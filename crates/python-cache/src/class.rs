@@ -21,6 +21,8 @@ pub(crate) enum Class {
     TimeDelta,
     TimeZone,
     Utc,
+    /// A time zone in minutes.
+    FixedOffset,
     /// A time zone known by its name only.
     NamedZone,
     Decimal,
@@ -39,7 +41,6 @@ pub(crate) enum Class {
     BlockManager,
     UnpickleBlock,
     NewIndex,
-    NewDatetimeIndex,
     Index,
     RangeIndex,
     MultiIndex,
@@ -81,6 +82,7 @@ impl Class {
             ("datetime", "timedelta") => Self::TimeDelta,
             ("datetime", "timezone") => Self::TimeZone,
             ("pytz", "_UTC") | ("dateutil.tz.tz", "tzutc") => Self::Utc,
+            ("pytz", "FixedOffset") => Self::FixedOffset,
             ("pytz", "_p") | ("zoneinfo", "ZoneInfo._unpickle") => Self::NamedZone,
             ("decimal", "Decimal") => Self::Decimal,
             ("collections", "OrderedDict") => Self::OrderedDict,
@@ -147,7 +149,8 @@ impl Class {
             }
             ("pandas._libs.internals", "_unpickle_block") => Self::UnpickleBlock,
             ("pandas.core.indexes.base", "_new_Index") => Self::NewIndex,
-            ("pandas.core.indexes.datetimes", "_new_DatetimeIndex") => Self::NewDatetimeIndex,
+            ("pandas.core.indexes.datetimes", "_new_DatetimeIndex")
+            | ("pandas.core.indexes.timedeltas", "_new_TimedeltaIndex") => Self::NewIndex,
             ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked") => Self::UnpickleArray,
             ("pandas._libs.tslibs.timestamps", "_unpickle_timestamp") => Self::Timestamp,
             ("pandas._libs.tslibs.timedeltas", "_timedelta_unpickle") => Self::Timedelta,

@@ -281,7 +281,7 @@ impl<'g> Converter<'g, '_> {
                 self.charge(parts(&series.index))?;
                 self.begin(b"{", Open::Series { series, next: 0 })
             }
-            Class::NewIndex | Class::NewDatetimeIndex => {
+            Class::NewIndex => {
                 let index = Column::read_index(graph, id, 0)?;
                 self.charge(parts(&index))?;
                 self.begin(b"[", Open::Column { column: Rc::new(index), next: 0 })

@@ -222,7 +222,7 @@ impl PythonCache {
             let mut statement = self.connection.prepare(
                 "SELECT rowid, typeof(key), octet_length(key),
                      CASE WHEN typeof(key) = 'text' AND octet_length(key) <= ?1 THEN key END
-                 FROM cache",
+                 FROM cache ORDER BY rowid",
             )?;
             let mut found = statement.query([MAX_KEY_BYTES])?;
             let mut keys = Vec::new();

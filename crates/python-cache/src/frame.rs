@@ -143,9 +143,8 @@ impl<'g> Column<'g> {
     /// An index of any kind.
     pub(crate) fn read_index(graph: &'g Graph<'_>, id: Id, nested: usize) -> Result<Self> {
         let object = graph.object(id).ok_or_else(unreadable)?;
-        let known = matches!(object.class, Class::NewIndex | Class::NewDatetimeIndex);
         let [class, data] = *graph.args(object)? else { return Err(unreadable()) };
-        if !known || nested > MAX_NESTED {
+        if object.class != Class::NewIndex || nested > MAX_NESTED {
             return Err(unreadable());
         }
         match graph.class(class) {

@@ -17,6 +17,8 @@ const NANOS: i128 = 1_000_000_000;
 /// A unit of numpy's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
+    /// None: of `NaT` only.
+    Generic,
     Years,
     Months,
     Days(i64),
@@ -27,6 +29,7 @@ pub(crate) enum Unit {
 impl Unit {
     pub(crate) fn named(name: &[u8], count: i64) -> Result<Self> {
         let unit = match name {
+            b"generic" => return Ok(Self::Generic),
             b"Y" if count == 1 => return Ok(Self::Years),
             b"M" if count == 1 => return Ok(Self::Months),
             b"W" | b"D" => count.checked_mul(if name == b"W" { 7 } else { 1 }).map(Self::Days),
@@ -60,6 +63,7 @@ pub(crate) fn since_1970(value: i64, unit: Unit, utc: bool) -> Result<Option<Str
     }
     let out_of_range = || Refusal("a time is out of the years 1 to 9999".into());
     let time = match unit {
+        Unit::Generic => return refuse("a time has no unit"),
         Unit::Years | Unit::Months => {
             let months = if unit == Unit::Years { value.checked_mul(12) } else { Some(value) };
             let months = months.and_then(|months| months.checked_add(1970 * 12));
@@ -94,7 +98,9 @@ pub(crate) fn seconds(value: i64, unit: Unit) -> Result<Option<String>> {
         return Ok(None);
     }
     let nanos = match unit {
-        Unit::Years | Unit::Months => return refuse("a span of months has no length"),
+        Unit::Generic | Unit::Years | Unit::Months => {
+            return refuse("a span of months has no length");
+        }
         Unit::Days(days) => i128::from(days) * 86_400 * NANOS,
         Unit::Nanos(nanos) => nanos.into(),
     };
@@ -183,6 +189,7 @@ fn offset(graph: &Graph<'_>, zone: Id) -> Result<String> {
     let args = graph.args(object)?;
     let micros = match (object.class, args) {
         (Class::Utc, _) => 0,
+        (Class::FixedOffset, [minutes]) => i128::from(graph.int(*minutes)?) * 60_000_000,
         (Class::TimeZone, [delta] | [delta, _]) => match graph.object(*delta) {
             Some(delta) if delta.class == Class::TimeDelta => micros(graph, delta)?,
             _ => return by_name(),
