@@ -82,7 +82,7 @@ impl Dtype {
         let object = graph.object(id).filter(|object| object.class == Class::Dtype);
         let object = object.ok_or_else(unreadable)?;
         let [code, ..] = graph.args(object)? else { return Err(unreadable()) };
-        let state = graph.tuple(graph.state(object)?)?;
+        let state = graph.tuple(object.state()?)?;
         let [_, order, base, names, fields, ..] = *state else { return Err(unreadable()) };
         if [base, names, fields].iter().any(|id| !graph.is_none(*id)) {
             return refuse("an array of structures is not read");
@@ -120,10 +120,10 @@ impl Dtype {
             for (to, from) in wide.iter_mut().zip(packed) {
                 *to = *from;
             }
-            if self.big_endian {
-                if let Some(used) = wide.get_mut(..packed.len()) {
-                    used.reverse();
-                }
+            if self.big_endian
+                && let Some(used) = wide.get_mut(..packed.len())
+            {
+                used.reverse();
             }
             u64::from_le_bytes(wide)
         };
@@ -215,7 +215,7 @@ impl<'g> Array<'g> {
             if args.first().and_then(|class| graph.class(*class)) != Some(Class::NdArray) {
                 return Err(unreadable());
             }
-            let state = graph.tuple(graph.state(object)?)?;
+            let state = graph.tuple(object.state()?)?;
             let [_, shape, dtype, fortran, data] = *state else { return Err(unreadable()) };
             let Node::Bool(fortran) = graph.node(fortran) else { return Err(unreadable()) };
             (shape, dtype, *fortran, data, None)

@@ -61,6 +61,53 @@ pub(crate) enum Class {
     Frequency,
 }
 
+/// Indexes whose labels are in an array.
+const INDEXES: [&str; 8] = [
+    "Index",
+    "Int64Index",
+    "UInt64Index",
+    "Float64Index",
+    "NumericIndex",
+    "DatetimeIndex",
+    "TimedeltaIndex",
+    "CategoricalIndex",
+];
+
+const BACKED_ARRAYS: [&str; 5] =
+    ["DatetimeArray", "TimedeltaArray", "StringArray", "PandasArray", "NumpyExtensionArray"];
+
+const MASKED_DTYPES: [&str; 11] = [
+    "BooleanDtype",
+    "Float32Dtype",
+    "Float64Dtype",
+    "Int8Dtype",
+    "Int16Dtype",
+    "Int32Dtype",
+    "Int64Dtype",
+    "UInt8Dtype",
+    "UInt16Dtype",
+    "UInt32Dtype",
+    "UInt64Dtype",
+];
+
+const FREQUENCIES: [&str; 15] = [
+    "Day",
+    "Hour",
+    "Minute",
+    "Second",
+    "Milli",
+    "Micro",
+    "Nano",
+    "Week",
+    "BusinessDay",
+    "MonthBegin",
+    "MonthEnd",
+    "QuarterBegin",
+    "QuarterEnd",
+    "YearBegin",
+    "YearEnd",
+];
+
 impl Class {
     /// The class of a name; modules of Python 2 are written by protocols 0 to 2.
     pub(crate) fn named(module: &str, name: &str) -> Option<Self> {
@@ -115,53 +162,42 @@ impl Class {
                 module,
                 "pandas.core.frame" | "pandas.core.series" | "pandas.core.dtypes.dtypes"
             );
+        if public && let Some(class) = Self::public_pandas(name) {
+            return Some(class);
+        }
         Some(match (module, name) {
-            (_, "DataFrame") if public => Self::DataFrame,
-            (_, "Series") if public => Self::Series,
-            (_, "Index" | "Int64Index" | "UInt64Index" | "Float64Index" | "NumericIndex")
-            | (_, "DatetimeIndex" | "TimedeltaIndex" | "CategoricalIndex")
-                if public =>
-            {
-                Self::Index
-            }
-            (_, "RangeIndex") if public => Self::RangeIndex,
-            (_, "MultiIndex") if public => Self::MultiIndex,
-            (_, "DatetimeArray" | "TimedeltaArray" | "StringArray" | "PandasArray")
-            | (_, "NumpyExtensionArray" | "StringArrayNumpySemantics")
-                if public =>
-            {
-                Self::BackedArray
-            }
-            (_, "Categorical") if public => Self::Categorical,
-            (_, "CategoricalDtype") if public => Self::CategoricalDtype,
-            (_, "DatetimeTZDtype") if public => Self::DatetimeTzDtype,
-            (_, "IntegerArray" | "FloatingArray" | "BooleanArray") if public => Self::MaskedArray,
-            (_, "BooleanDtype" | "Float32Dtype" | "Float64Dtype" | "Int8Dtype" | "Int16Dtype")
-            | (_, "Int32Dtype" | "Int64Dtype" | "UInt8Dtype" | "UInt16Dtype" | "UInt32Dtype")
-            | (_, "UInt64Dtype")
-                if public =>
-            {
-                Self::MaskedDtype
-            }
-            (_, "StringDtype") if public => Self::StringDtype,
             ("pandas.core.internals.managers", "BlockManager" | "SingleBlockManager") => {
                 Self::BlockManager
             }
             ("pandas._libs.internals", "_unpickle_block") => Self::UnpickleBlock,
-            ("pandas.core.indexes.base", "_new_Index") => Self::NewIndex,
-            ("pandas.core.indexes.datetimes", "_new_DatetimeIndex")
+            ("pandas.core.indexes.base", "_new_Index")
+            | ("pandas.core.indexes.datetimes", "_new_DatetimeIndex")
             | ("pandas.core.indexes.timedeltas", "_new_TimedeltaIndex") => Self::NewIndex,
             ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked") => Self::UnpickleArray,
             ("pandas._libs.tslibs.timestamps", "_unpickle_timestamp") => Self::Timestamp,
             ("pandas._libs.tslibs.timedeltas", "_timedelta_unpickle") => Self::Timedelta,
             ("pandas._libs.tslibs.nattype", "_nat_unpickle" | "__nat_unpickle") => Self::NotATime,
             ("pandas" | "pandas._libs.missing", "NA") => Self::NotAvailable,
-            ("pandas._libs.tslibs.offsets", "Day" | "Hour" | "Minute" | "Second" | "Milli")
-            | ("pandas._libs.tslibs.offsets", "Micro" | "Nano" | "Week" | "BusinessDay")
-            | ("pandas._libs.tslibs.offsets", "MonthBegin" | "MonthEnd" | "QuarterBegin")
-            | ("pandas._libs.tslibs.offsets", "QuarterEnd" | "YearBegin" | "YearEnd") => {
-                Self::Frequency
-            }
+            ("pandas._libs.tslibs.offsets", name) if FREQUENCIES.contains(&name) => Self::Frequency,
+            _ => return None,
+        })
+    }
+
+    /// A class that any public module of pandas may have.
+    fn public_pandas(name: &str) -> Option<Self> {
+        Some(match name {
+            "DataFrame" => Self::DataFrame,
+            "Series" => Self::Series,
+            "RangeIndex" => Self::RangeIndex,
+            "MultiIndex" => Self::MultiIndex,
+            "Categorical" => Self::Categorical,
+            "CategoricalDtype" => Self::CategoricalDtype,
+            "DatetimeTZDtype" => Self::DatetimeTzDtype,
+            "IntegerArray" | "FloatingArray" | "BooleanArray" => Self::MaskedArray,
+            "StringDtype" => Self::StringDtype,
+            name if INDEXES.contains(&name) => Self::Index,
+            name if BACKED_ARRAYS.contains(&name) => Self::BackedArray,
+            name if MASKED_DTYPES.contains(&name) => Self::MaskedDtype,
             _ => return None,
         })
     }

@@ -161,7 +161,7 @@ impl PythonCache {
                  ORDER BY key",
             )?;
             let mut found = statement.query(rusqlite::named_params! {
-                ":time": iso::MAX_LEN as i64, ":longest": MAX_KEY_BYTES, ":after": after.unwrap_or_default(),
+                ":time": iso::MAX_LEN, ":longest": MAX_KEY_BYTES, ":after": after.unwrap_or_default(),
                 ":first": after.is_none(),
             })?;
             let mut rows = Vec::new();
@@ -192,7 +192,7 @@ impl PythonCache {
                 .query_row(
                     rusqlite::named_params! {
                         ":key": row.key, ":len": len, ":created": row.created,
-                        ":time": iso::MAX_LEN as i64,
+                        ":time": iso::MAX_LEN,
                     },
                     |row| row.get(0),
                 )

@@ -108,7 +108,7 @@ impl<'g> Column<'g> {
             Class::ReconstructArray | Class::FromBuffer => lines(Array::read(graph, id)?, false),
             Class::UnpickleArray => Self::read_backed(graph, object, nested),
             Class::MaskedArray => {
-                let state = graph.state(object)?;
+                let state = object.state()?;
                 let part = |name| Line::whole(Array::read(graph, graph.attribute(state, name)?)?);
                 let (values, mask) = (part("_data")?, part("_mask")?);
                 if values.len != mask.len {
@@ -131,7 +131,7 @@ impl<'g> Column<'g> {
             (Some(Class::BackedArray), Class::DatetimeTzDtype) => lines(values, true),
             (Some(Class::BackedArray), Class::Dtype | Class::StringDtype) => lines(values, false),
             (Some(Class::Categorical), Class::CategoricalDtype) => {
-                let categories = graph.attribute(graph.state(dtype)?, "categories")?;
+                let categories = graph.attribute(dtype.state()?, "categories")?;
                 let categories = Self::read_index(graph, categories, nested + 1)?;
                 let codes = Line::whole(values)?;
                 Ok(vec![Self::Categorical { codes, categories: Rc::new(categories) }])
@@ -150,8 +150,8 @@ impl<'g> Column<'g> {
         match graph.class(class) {
             Some(Class::RangeIndex) => {
                 let part = |name| graph.int(graph.attribute(data, name)?);
-                let (start, stop, step) = (part("start")?, part("stop")?, part("step")?);
-                Ok(Self::Range { start, step, len: range_len(start, stop, step)? })
+                let (start, step) = (part("start")?, part("step")?);
+                Ok(Self::Range { start, step, len: range_len(start, part("stop")?, step)? })
             }
             Some(Class::Index) => {
                 let values = graph.attribute(data, "data")?;
@@ -212,9 +212,9 @@ fn one<T>(mut of: Vec<T>) -> Result<T> {
 }
 
 /// As many as Python's `range` has.
-fn range_len(start: i64, stop: i64, step: i64) -> Result<usize> {
-    let (start, stop, step) = (i128::from(start), i128::from(stop), i128::from(step));
-    let span = if step < 0 { start - stop } else { stop - start };
+fn range_len(start: i64, end: i64, step: i64) -> Result<usize> {
+    let (start, end, step) = (i128::from(start), i128::from(end), i128::from(step));
+    let span = if step < 0 { start - end } else { end - start };
     if step == 0 {
         return Err(unreadable());
     }
@@ -258,31 +258,31 @@ fn manager(graph: &Graph<'_>, state: Id) -> Result<Id> {
 /// Which of `count` columns a block holds.
 fn placement(graph: &Graph<'_>, id: Id, count: usize) -> Result<Vec<usize>> {
     let object = graph.object(id).ok_or_else(unreadable)?;
-    if object.class != Class::Slice {
-        let places = Line::whole(Array::read(graph, id)?)?;
-        let place = |at| usize::try_from(places.int(at)?).map_err(|_error| unreadable());
-        return (0..places.len).map(place).collect();
-    }
-    let [start, stop, step] = *graph.args(object)? else { return Err(unreadable()) };
-    let optional = |id| if graph.is_none(id) { Ok(None) } else { graph.int(id).map(Some) };
-    let step = optional(step)?.unwrap_or(1);
-    let count = i64::try_from(count).map_err(|_error| unreadable())?;
-    let (first, last) = if step < 0 { (count - 1, -1) } else { (0, count) };
-    let start = optional(start)?.unwrap_or(first);
-    let stop = optional(stop)?.unwrap_or(last);
-    let len = range_len(start, stop, step)?;
-    if len > count as usize {
+    let places = if object.class == Class::Slice {
+        let [start, end, step] = *graph.args(object)? else { return Err(unreadable()) };
+        let optional = |id| if graph.is_none(id) { Ok(None) } else { graph.int(id).map(Some) };
+        let step = optional(step)?.unwrap_or(1);
+        let count = i64::try_from(count).map_err(|_error| unreadable())?;
+        let (first, last) = if step < 0 { (count - 1, -1) } else { (0, count) };
+        let start = optional(start)?.unwrap_or(first);
+        let end = optional(end)?.unwrap_or(last);
+        Column::Range { start, step, len: range_len(start, end, step)? }
+    } else {
+        Column::Plain(Line::whole(Array::read(graph, id)?)?)
+    };
+    if places.len() > count {
         return Err(unreadable());
     }
-    // Each lies between the ends, so none overflows; what is out of range is found by its use.
-    (0..len as i64)
-        .map(|at| usize::try_from(start + at * step).map_err(|_error| unreadable()))
-        .collect()
+    let place = |at| match places.cell(at)? {
+        Cell::Int(place) => usize::try_from(place).map_err(|_error| unreadable()),
+        _ => Err(unreadable()),
+    };
+    (0..places.len()).map(place).collect()
 }
 
 impl<'g> Table<'g> {
     pub(crate) fn read(graph: &'g Graph<'_>, object: &Object) -> Result<Self> {
-        let (axes, blocks) = parts(graph, manager(graph, graph.state(object)?)?)?;
+        let (axes, blocks) = parts(graph, manager(graph, object.state()?)?)?;
         let &[labels, index] = axes else { return Err(unreadable()) };
         let labels = Rc::new(Column::read_index(graph, labels, 0)?);
         let index = Rc::new(Column::read_index(graph, index, 0)?);
@@ -309,7 +309,7 @@ impl<'g> Table<'g> {
 
 impl<'g> Series<'g> {
     pub(crate) fn read(graph: &'g Graph<'_>, object: &Object) -> Result<Self> {
-        let state = graph.state(object)?;
+        let state = object.state()?;
         let name = match graph.get(state, "_name")? {
             None => graph.get(state, "name")?,
             name => name,

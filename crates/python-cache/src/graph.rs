@@ -50,6 +50,12 @@ pub(crate) struct Object {
     pub(crate) entries: Vec<(Id, Id)>,
 }
 
+impl Object {
+    pub(crate) fn state(&self) -> Result<Id> {
+        self.state.ok_or_else(|| Refusal(format!("{} has no state", self.class)))
+    }
+}
+
 /// All values of a pickle.
 #[derive(Debug)]
 pub(crate) struct Graph<'p> {
@@ -124,11 +130,6 @@ impl<'p> Graph<'p> {
     /// The arguments of an object.
     pub(crate) fn args(&self, object: &Object) -> Result<&[Id]> {
         self.tuple(object.args)
-    }
-
-    /// The state of an object.
-    pub(crate) fn state(&self, object: &Object) -> Result<Id> {
-        object.state.ok_or_else(|| Refusal(format!("{} has no state", object.class)))
     }
 
     /// The value of a key in a dict of few keys; the last, should there be more.

@@ -4,12 +4,12 @@ use cache_core::Escaped;
 use jiff::{civil::Time, fmt::temporal::Pieces, tz::Offset};
 
 /// No time in use is longer; nothing longer is shown.
-pub(crate) const MAX_LEN: usize = 64;
+pub(crate) const MAX_LEN: u8 = 64;
 
 /// Milliseconds since 1970, in UTC when the text has no offset; why not, if it is no time.
 pub(crate) fn unix_millis(text: &str) -> Result<i64, String> {
     let unreadable = || format!("`{}` is not an ISO 8601 time", Escaped(text));
-    if text.len() > MAX_LEN {
+    if text.len() > usize::from(MAX_LEN) {
         return Err(format!("a text of {} bytes is not an ISO 8601 time", text.len()));
     }
     let pieces = Pieces::parse(text).map_err(|_error| unreadable())?;

@@ -153,7 +153,7 @@ pub(crate) fn text(graph: &Graph<'_>, object: &Object) -> Result<String> {
     let date = |year: [u8; 2], month: u8, day: u8| {
         let year = i16::from_be_bytes(year);
         // The highest bit of the month says which of two equal local times is meant.
-        civil::Date::new(year, (month & 0x7f) as i8, day.min(100) as i8)
+        civil::Date::new(year, (month & 0x7f).cast_signed(), day.min(100).cast_signed())
             .ok()
             .filter(|date| (1..=9999).contains(&date.year()))
             .ok_or_else(unreadable)
@@ -161,8 +161,9 @@ pub(crate) fn text(graph: &Graph<'_>, object: &Object) -> Result<String> {
     let clock_of = |hour: u8, minute: u8, second: u8, micros: [u8; 3]| {
         let [high, middle, low] = micros;
         let micros = u32::from_be_bytes([0, high, middle, low]).min(1_000_000);
-        let [hour, minute, second] = [hour & 0x7f, minute, second].map(|part| part.min(100) as i8);
-        civil::Time::new(hour, minute, second, (micros * 1_000) as i32)
+        let [hour, minute, second] =
+            [hour & 0x7f, minute, second].map(|part| part.min(100).cast_signed());
+        civil::Time::new(hour, minute, second, (micros * 1_000).cast_signed())
             .map_err(|_error| unreadable())
     };
     match (object.class, packed) {

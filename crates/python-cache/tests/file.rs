@@ -1,5 +1,7 @@
 //! A file as the Python manager makes it is read, never written; others are refused.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{fs, path::PathBuf};
 
 use python_cache::{Decoded, Error, Limits, PythonCache, Row, UnreadableKey, decode};

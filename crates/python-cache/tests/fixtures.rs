@@ -1,5 +1,7 @@
 //! Pickles that Python made become the JSON that Python says they are, or stay as they are.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
