@@ -12,10 +12,11 @@ use crate::{
 };
 
 /// What each package of the workspace may use of it; tests may use anything.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("cache-core", &[]),
     ("codec-compress", &["cache-core"]),
     ("origin-http", &["cache-core"]),
+    ("python-cache", &["cache-core"]),
     ("tier-memory", &["cache-core"]),
     ("tier-sqlite", &["cache-core"]),
     ("tier-testkit", &["cache-core"]),
