@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 #![expect(clippy::print_stderr, reason = "and says on stderr what failed")]
 
+mod calls;
 mod cycles;
 mod dice;
 mod history;
@@ -14,6 +15,7 @@ mod life;
 mod lines;
 mod look;
 mod names;
+mod soak;
 mod writer;
 
 use std::{
@@ -23,7 +25,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -51,16 +53,27 @@ enum Task {
         #[arg(long)]
         early: bool,
     },
+    /// Lets two processes read and one write for a while
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// What decides what is read and written; default: the time
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     #[command(hide = true)]
     Write(writer::Write),
+    #[command(hide = true)]
+    SoakRead(soak::Part),
+    #[command(hide = true)]
+    SoakWrite(soak::Part),
     #[command(hide = true)]
     Script {
         #[arg(long)]
         path: PathBuf,
         #[arg(long)]
         seed: u64,
-        #[arg(long)]
-        life: u32,
     },
 }
 
@@ -81,17 +94,32 @@ fn seed_of(given: Option<u64>) -> Result<u64> {
 }
 
 fn run(task: Task) -> Result<()> {
-    let runtime = Runtime::new()?;
+    let runtime = match &task {
+        // Whose threads are traced one by one.
+        Task::Script { .. } => Builder::new_current_thread().enable_all().build()?,
+        _ => Runtime::new()?,
+    };
     match task {
         Task::Crash { cycles, seed, no_strace, early } => {
             let started = Instant::now();
             let seed = seed_of(seed)?;
             println!("crash: seed {seed}");
-            let sum = cycles::run(cycles, seed, early, &runtime)?;
-            println!("{}", cycles::report(&sum, "", seed, started.elapsed()));
+            let mut sum = cycles::run(cycles, seed, early, &runtime)?;
+            let mut points = String::new();
+            if no_strace {
+                println!("crash: NOT killed at every single write and sync, as asked");
+            } else if calls::has_strace() {
+                points = format!("; killed at {}", calls::run(seed, &runtime, &mut sum)?);
+            } else {
+                calls::missing()?;
+            }
+            println!("{}", cycles::report(&sum, &points, seed, started.elapsed()));
             Ok(())
         }
+        Task::Soak { seconds, seed } => soak::run(seconds, seed_of(seed)?, &runtime),
+        Task::SoakRead(part) => runtime.block_on(soak::read(part)),
+        Task::SoakWrite(part) => runtime.block_on(soak::write(part)),
         Task::Write(how) => runtime.block_on(writer::write(how)),
-        Task::Script { path, seed, life } => runtime.block_on(writer::script(path, seed, life)),
+        Task::Script { path, seed } => runtime.block_on(writer::script(path, seed)),
     }
 }

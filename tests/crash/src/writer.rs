@@ -32,6 +32,9 @@ const BATCH: usize = 8;
 /// A writer that nobody kills ends then.
 const LONGEST: Duration = Duration::from_mins(1);
 
+/// Number of a process that plays the script: always the same, so that its calls are, too.
+pub(crate) const SCRIPT: u32 = 1;
+
 /// How a writer writes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Write {
@@ -186,10 +189,10 @@ impl Writer {
 
 /// A short life, in which each system call can be counted: a file is made, three values are set, one
 /// is invalidated, some are purged, and the cache is closed.
-pub(crate) async fn script(path: PathBuf, seed: u64, life: u32) -> Result<()> {
+pub(crate) async fn script(path: PathBuf, seed: u64) -> Result<()> {
     // Whoever traces it is no ancestor; where the system does not ask for that this does nothing.
     _ = set_ptracer(PTracer::Any);
-    let how = Write { path, seed, life, writer: 0, operations: None, early: false };
+    let how = Write { path, seed, life: SCRIPT, writer: 0, operations: None, early: false };
     // It has its threads now, and opens nothing yet.
     let cache = open(&how.path)?;
     let writer = Writer { how, cache, out: Out::stdout()?, next: AtomicU32::new(0) };
