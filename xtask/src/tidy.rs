@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What each package of the workspace may use of it; tests may use anything.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("cache-core", &[]),
     ("codec-compress", &["cache-core"]),
     ("origin-http", &["cache-core"]),
@@ -23,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
     ("larder-bench", &["codec-compress", "larder"]),
+    ("larder-crash", &["larder"]),
     ("larder-tests", &[]),
     ("xtask", &[]),
 ];

@@ -27,16 +27,16 @@ const FILE: usize = 50;
 /// What all cycles came to.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
-    pub(crate) cycles: u32,
+    cycles: u32,
     /// With three writers.
     shared: u32,
     /// Killed processes.
     kills: u64,
     /// Values set by what returned.
-    pub(crate) writes: u64,
+    writes: u64,
     /// Invalidations that returned: of keys, and of more.
     removals: u64,
-    pub(crate) purges: u64,
+    purges: u64,
     expiries: u64,
     /// Operations under way when their process was killed, and those of them that were done.
     pending: u64,
@@ -74,6 +74,14 @@ impl Sum {
         self.decided += judged.decided as u64;
         self.done += judged.done.len() as u64;
         if judged.wrong.is_empty() { Ok(()) } else { Err(judged.wrong.join("\n    ").into()) }
+    }
+
+    /// Adds what another sum says of operations.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.removals += other.removals;
+        self.purges += other.purges;
+        self.expiries += other.expiries;
     }
 
     /// Cycles in which nothing could go wrong prove nothing.

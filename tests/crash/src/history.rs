@@ -80,9 +80,8 @@ fn judge_once(
     for name in Name::all() {
         let was = before.get(&name).copied().unwrap_or_default();
         let is = seen.get(&name).copied().unwrap_or_default();
-        let sure = |operation: &Operation| {
-            operation.returned.is_some() || done.contains(&operation.id)
-        };
+        let sure =
+            |operation: &Operation| operation.returned.is_some() || done.contains(&operation.id);
         let mut claims = vec![Claim {
             value: was.value,
             began: 0,
@@ -143,9 +142,7 @@ fn judge_once(
         }
     }
     // Those that returned need no proof.
-    judged.done.retain(|id| {
-        operations.iter().any(|by| by.id == *id && by.returned.is_none())
-    });
+    judged.done.retain(|id| operations.iter().any(|by| by.id == *id && by.returned.is_none()));
     judged
 }
 
@@ -179,11 +176,7 @@ fn wrong_value(
         let (began, ended) = (claim.began / 1_000, claim.ended / 1_000);
         let end = if claim.sure { "returned" } else { "killed" };
         // Writing to a text does not fail.
-        _ = write!(
-            text,
-            "\n      {by}: {}, {began} to {ended} us, {end}",
-            shown(&claim.value)
-        );
+        _ = write!(text, "\n      {by}: {}, {began} to {ended} us, {end}", shown(&claim.value));
     }
     text
 }
@@ -202,7 +195,8 @@ mod tests {
     }
 
     fn operation(number: u32, work: Work, began: u64, ended: u64) -> Operation {
-        let stored = if let Work::Set(names) = &work { vec![true; names.len()] } else { Vec::new() };
+        let stored =
+            if let Work::Set(names) = &work { vec![true; names.len()] } else { Vec::new() };
         Operation { id: id(number), work, began, ended, returned: Some(stored) }
     }
 
@@ -254,7 +248,8 @@ mod tests {
         assert!(wrong(&gone, &[(A, 1, false)]).contains("removal is undone"));
         let again = [gone[0].clone(), gone[1].clone(), killed(3, set(&[A]), 5)];
         assert_eq!(wrong(&again, &[]) + &wrong(&again, &[(A, 3, false)]), "");
-        let other = [operation(1, set(&[A]), 1, 2), operation(2, Work::Forget(Scope::Source(1)), 3, 4)];
+        let other =
+            [operation(1, set(&[A]), 1, 2), operation(2, Work::Forget(Scope::Source(1)), 3, 4)];
         assert!(wrong(&other, &[]).contains("lost"));
     }
 

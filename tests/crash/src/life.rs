@@ -163,7 +163,8 @@ pub(crate) fn history(
             }
             Line::Returned { number, at, stored } => {
                 let ended = operations.get_mut(&number);
-                let ended = ended.ok_or_else(|| format!("{life}.{number} ended and never began"))?;
+                let ended =
+                    ended.ok_or_else(|| format!("{life}.{number} ended and never began"))?;
                 ended.ended = at;
                 ended.returned = Some(stored);
             }

@@ -106,9 +106,9 @@ impl Line {
                 let mut parts = rest.split(' ');
                 let (at, verb, object) = (parts.next()?, parts.next()?, parts.next()?);
                 let work = match verb {
-                    "set" => Work::Set(
-                        object.split(',').map(str::parse).collect::<Result<_, _>>().ok()?,
-                    ),
+                    "set" => {
+                        Work::Set(object.split(',').map(str::parse).collect::<Result<_, _>>().ok()?)
+                    }
                     "forget" => Work::Forget(object.parse().ok()?),
                     "expire" => Work::Expire(object.parse().ok()?),
                     _ => return None,

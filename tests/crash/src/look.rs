@@ -99,8 +99,7 @@ async fn consistent(cache: &Cache, seen: &States, seed: u64) -> Result<usize> {
         let usage = usage?;
         for source in sources() {
             let counted = usage.sources.iter().find(|one| one.source == source);
-            let counted =
-                counted.map(|one| (one.entries, one.raw_bytes, one.stored_bytes));
+            let counted = counted.map(|one| (one.entries, one.raw_bytes, one.stored_bytes));
             let (counted, sum) = (counted.unwrap_or_default(), sums.get(source).copied());
             if counted != sum.unwrap_or_default() {
                 return Err(format!("of {source} {counted:?} is counted, {sum:?} is there").into());

@@ -21,6 +21,7 @@ mod writer;
 use std::{
     path::PathBuf,
     process::ExitCode,
+    thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -101,20 +102,7 @@ fn run(task: Task) -> Result<()> {
     };
     match task {
         Task::Crash { cycles, seed, no_strace, early } => {
-            let started = Instant::now();
-            let seed = seed_of(seed)?;
-            println!("crash: seed {seed}");
-            let mut sum = cycles::run(cycles, seed, early, &runtime)?;
-            let mut points = String::new();
-            if no_strace {
-                println!("crash: NOT killed at every single write and sync, as asked");
-            } else if calls::has_strace() {
-                points = format!("; killed at {}", calls::run(seed, &runtime, &mut sum)?);
-            } else {
-                calls::missing()?;
-            }
-            println!("{}", cycles::report(&sum, &points, seed, started.elapsed()));
-            Ok(())
+            crash(cycles, seed_of(seed)?, !no_strace, early, &runtime)
         }
         Task::Soak { seconds, seed } => soak::run(seconds, seed_of(seed)?, &runtime),
         Task::SoakRead(part) => runtime.block_on(soak::read(part)),
@@ -122,4 +110,27 @@ fn run(task: Task) -> Result<()> {
         Task::Write(how) => runtime.block_on(writer::write(how)),
         Task::Script { path, seed } => runtime.block_on(writer::script(path, seed)),
     }
+}
+
+/// Kills at random instants and at each call, both at a time.
+fn crash(cycles: u32, seed: u64, calls: bool, early: bool, runtime: &Runtime) -> Result<()> {
+    let started = Instant::now();
+    println!("crash: seed {seed}");
+    let strace = calls && (calls::has_strace() || calls::missing()?);
+    let (sum, traced) = thread::scope(|scope| {
+        let traced = strace.then(|| scope.spawn(|| calls::run(seed, runtime)));
+        (cycles::run(cycles, seed, early, runtime), traced.map(thread::ScopedJoinHandle::join))
+    });
+    let mut sum = sum?;
+    let points = match traced {
+        None => "; NOT killed at every write and sync".to_owned(),
+        Some(Err(_panic)) => return Err("the kills at each call panicked".into()),
+        Some(Ok(traced)) => {
+            let (points, others) = traced?;
+            sum.add(&others);
+            format!("; killed at each of {points}")
+        }
+    };
+    println!("{}", cycles::report(&sum, &points, seed, started.elapsed()));
+    Ok(())
 }

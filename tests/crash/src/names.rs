@@ -132,9 +132,8 @@ pub(crate) fn sources() -> impl Iterator<Item = &'static str> {
 
 /// All tags that there are.
 pub(crate) fn tags() -> Result<Vec<Tag>> {
-    let groups = (0..SOURCES.len()).flat_map(|source| {
-        (0..GROUPS).map(move |group| Scope::Group(source, group).to_string())
-    });
+    let groups = (0..SOURCES.len())
+        .flat_map(|source| (0..GROUPS).map(move |group| Scope::Group(source, group).to_string()));
     let kinds = (0..KINDS).map(|kind| format!("kind-{kind}"));
     groups.chain(kinds).map(|text| Ok(Tag::new(text)?)).collect()
 }

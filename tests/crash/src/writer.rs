@@ -2,12 +2,13 @@
 
 use std::{
     io::BufRead,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -68,7 +69,11 @@ pub(crate) fn open(path: &Path) -> Result<Cache> {
 /// Closes a cache that has nothing under way.
 pub(crate) async fn close(cache: &Cache) -> Result<()> {
     let report = cache.close(Duration::from_secs(10)).await;
-    if report.is_clean() { Ok(()) } else { Err(format!("the cache does not close: {report:?}").into()) }
+    if report.is_clean() {
+        Ok(())
+    } else {
+        Err(format!("the cache does not close: {report:?}").into())
+    }
 }
 
 struct Writer {
@@ -120,7 +125,8 @@ impl Writer {
         match dice.below(100) {
             0..50 => Work::Set(vec![name(dice)]),
             50..64 => {
-                let mut names: Vec<Name> = (0..2 + dice.below(BATCH - 1)).map(|_| name(dice)).collect();
+                let mut names: Vec<Name> =
+                    (0..2 + dice.below(BATCH - 1)).map(|_| name(dice)).collect();
                 names.sort_unstable();
                 names.dedup();
                 Work::Set(names)
@@ -137,7 +143,8 @@ impl Writer {
     async fn carry_out(&self, number: u32, work: Work) -> Result<()> {
         self.out.say(&Line::Begins { number, at: now(), work: work.clone() })?;
         if self.how.early {
-            let stored = if let Work::Set(names) = &work { vec![true; names.len()] } else { Vec::new() };
+            let stored =
+                if let Work::Set(names) = &work { vec![true; names.len()] } else { Vec::new() };
             self.out.say(&Line::Returned { number, at: now(), stored })?;
         }
         let done = self.perform(number, work).await;
@@ -211,5 +218,29 @@ pub(crate) async fn script(path: PathBuf, seed: u64) -> Result<()> {
         writer.carry_out(number, work).await?;
     }
     writer.out.say(&Line::Closes)?;
-    close(&writer.cache).await
+    close(&writer.cache).await?;
+    released(&writer.how.path)
+}
+
+/// Waits until the file is no longer open here: the last calls are those of the connection that is
+/// closed last, and the process must not end before them.
+fn released(path: &Path) -> Result<()> {
+    let deadline = Instant::now() + LONGEST;
+    let held = || -> Result<bool> {
+        for open in std::fs::read_dir("/proc/self/fd")? {
+            // It may be closed meanwhile.
+            let Ok(target) = std::fs::read_link(open?.path()) else { continue };
+            if target.as_os_str().as_bytes().starts_with(path.as_os_str().as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    while held()? {
+        if Instant::now() > deadline {
+            return Err("the file stays open though the cache is closed".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
