@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -105,17 +106,17 @@ struct Place {
 impl Place {
     fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("larder-crash-").tempdir()?;
-        let path = dir.path().join("0.db");
+        let path = dir.path().join("0/cache.db");
         Ok(Self { dir, files: 0, path, states: States::new() })
     }
 
+    /// Goes on with a new file, in a new directory.
     fn renew(&mut self) -> Result<()> {
-        self.files += 1;
-        let dir = self.dir.path().join(self.files.to_string());
-        if let Some(old) = self.path.parent().filter(|old| *old != self.dir.path()) {
-            std::fs::remove_dir_all(old)?;
+        if let Some(old) = self.path.parent().filter(|old| old.exists()) {
+            fs::remove_dir_all(old)?;
         }
-        self.path = dir.join("cache.db");
+        self.files += 1;
+        self.path = self.dir.path().join(format!("{}/cache.db", self.files));
         self.states = States::new();
         Ok(())
     }

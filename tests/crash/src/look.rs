@@ -19,13 +19,13 @@ use crate::{
 pub(crate) async fn look(path: &Path, seed: u64) -> Result<States> {
     let rows = if path.exists() { rows(path)? } else { None };
     let cache = writer::open(path)?;
-    let seen = states(&cache, seed).await?;
-    let stored = consistent(&cache, &seen, seed).await?;
+    let found = states(&cache, seed).await?;
+    let stored = consistent(&cache, &found, seed).await?;
     if rows.is_some_and(|rows| rows != stored) {
         return Err(format!("{rows:?} rows, of which a scan finds {stored}").into());
     }
     writer::close(&cache).await?;
-    Ok(seen)
+    Ok(found)
 }
 
 /// Sets something in what was left behind, and reads it.
@@ -58,28 +58,28 @@ fn rows(path: &Path) -> Result<Option<usize>> {
 
 /// Reads every key that there may be.
 async fn states(cache: &Cache, seed: u64) -> Result<States> {
-    let mut seen = States::new();
+    let mut found = States::new();
     let options = ReadOptions::default().allow_stale();
     for name in Name::all() {
         let Some(hit) = cache.get_with(&name.key(), options.clone()).await? else { continue };
         let id = Id::of(seed, name, hit.value())?;
-        seen.insert(name, State { value: Some(id), stale: hit.is_stale() });
+        found.insert(name, State { value: Some(id), stale: hit.is_stale() });
     }
     let corrupt: u64 = cache.stats().tiers.iter().map(|tier| tier.corrupt).sum();
-    if corrupt > 0 { Err(format!("{corrupt} rows are damaged").into()) } else { Ok(seen) }
+    if corrupt > 0 { Err(format!("{corrupt} rows are damaged").into()) } else { Ok(found) }
 }
 
 /// Compares what reads found with what scans find and what is counted; how many entries there are.
-async fn consistent(cache: &Cache, seen: &States, seed: u64) -> Result<usize> {
+async fn consistent(cache: &Cache, found: &States, seed: u64) -> Result<usize> {
     let scan = async |filter: Filter| cache.scan(&filter, None, usize::MAX).await;
     let all = scan(Filter::all()).await?;
-    let found: Vec<&str> = all.iter().map(|summary| summary.key.as_str()).collect();
-    let read: BTreeSet<String> = seen.keys().map(Name::to_string).collect();
-    if !read.iter().eq(&found) {
-        return Err(format!("reads find {read:?}, a scan finds {found:?}").into());
+    let scanned: Vec<&str> = all.iter().map(|summary| summary.key.as_str()).collect();
+    let read: BTreeSet<String> = found.keys().map(Name::to_string).collect();
+    if !read.iter().eq(&scanned) {
+        return Err(format!("reads find {read:?}, a scan finds {scanned:?}").into());
     }
     for summary in &all {
-        described(summary, seen, seed)?;
+        described(summary, found, seed)?;
     }
     for tag in tags()? {
         let by_tag = scan(Filter::tag(tag.clone())).await?;
@@ -110,9 +110,9 @@ async fn consistent(cache: &Cache, seen: &States, seed: u64) -> Result<usize> {
 }
 
 /// What a scan says of an entry is what was read.
-fn described(summary: &Summary, seen: &States, seed: u64) -> Result<()> {
+fn described(summary: &Summary, found: &States, seed: u64) -> Result<()> {
     let name: Name = summary.key.as_str().parse()?;
-    let state = seen.get(&name).copied().unwrap_or_default();
+    let state = found.get(&name).copied().unwrap_or_default();
     let id = state.value.ok_or_else(|| format!("{name} is scanned, not read"))?;
     let len = id.value(seed, name).len() as u64;
     let mut tags = summary.tags.clone();

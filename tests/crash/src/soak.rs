@@ -166,12 +166,10 @@ fn wal_mib(path: &Path) -> f64 {
 
 fn figures(mut micros: Vec<u64>) -> String {
     micros.sort_unstable();
-    let at = |share: f64| {
-        let place = (micros.len() as f64 * share) as usize;
-        micros.get(place.min(micros.len().saturating_sub(1))).copied().unwrap_or(0)
-    };
+    let last = micros.len().saturating_sub(1);
+    let at = |percent: usize| micros.get(last * percent / 100).copied().unwrap_or(0);
     let count = micros.len();
-    format!("{count} reads, p50 {} us, p99 {} us, most {} us", at(0.5), at(0.99), at(1.0))
+    format!("{count} reads, p50 {} us, p99 {} us, most {} us", at(50), at(99), at(100))
 }
 
 async fn fill(path: &Path, seed: u64) -> Result<()> {
