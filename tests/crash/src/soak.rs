@@ -4,6 +4,8 @@
 //! compared with. Every value is checked, and every error is told.
 
 use std::{
+    collections::BTreeMap,
+    error::Error as _,
     fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -86,7 +88,7 @@ pub(crate) async fn read(part: Part) -> Result<()> {
     let mut dice = Dice::new(part.seed ^ u64::from(std::process::id()));
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     let mut newest = vec![0; ENTRIES];
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let margin = MARGIN.as_nanos() as u64;
     while now() < part.end {
         let entry = dice.below(ENTRIES);
@@ -94,12 +96,12 @@ pub(crate) async fn read(part: Part) -> Result<()> {
         let found = cache.get(&key(entry)).await;
         let took = began.elapsed().as_micros() as u64;
         match found {
-            Err(error) => errors.push(error.to_string()),
-            Ok(None) => errors.push(format!("entry {entry} is missing")),
+            Err(error) => errors.add(&error),
+            Ok(None) => errors.note(format!("entry {entry} is missing")),
             Ok(Some(hit)) => match version(part.seed, entry, hit.value()) {
                 Some(version) if version >= newest[entry] => newest[entry] = version,
-                Some(version) => errors.push(format!("entry {entry} went back to {version}")),
-                None => errors.push(format!("entry {entry} is not what was set")),
+                Some(version) => errors.note(format!("entry {entry} went back to {version}")),
+                None => errors.note(format!("entry {entry} is not what was set")),
             },
         }
         if (part.begin..part.busy).contains(&at) {
@@ -110,7 +112,7 @@ pub(crate) async fn read(part: Part) -> Result<()> {
     }
     close(&cache).await?;
     println!("idle {}; busy {}", figures(idle), figures(busy));
-    tell(&errors);
+    errors.tell(part.busy);
     Ok(())
 }
 
@@ -120,13 +122,13 @@ pub(crate) async fn write(part: Part) -> Result<()> {
     let (versions, written) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(0)));
     tokio::time::sleep(Duration::from_nanos(part.busy.saturating_sub(now()))).await;
     let began = Instant::now();
-    let mut tasks: JoinSet<Vec<String>> = JoinSet::new();
+    let mut tasks: JoinSet<Errors> = JoinSet::new();
     for task in 0..TASKS {
         let (cache, part) = (cache.clone(), part.clone());
         let (versions, written) = (Arc::clone(&versions), Arc::clone(&written));
         tasks.spawn(async move {
             let mut dice = Dice::stream(part.seed, task);
-            let mut errors = Vec::new();
+            let mut errors = Errors::default();
             while now() < part.end {
                 // Each task has entries of its own, whose versions only grow.
                 let own = ENTRIES / TASKS as usize;
@@ -134,27 +136,58 @@ pub(crate) async fn write(part: Part) -> Result<()> {
                 let version = versions.fetch_add(1, Ordering::Relaxed);
                 let value = value(part.seed, entry, version);
                 match cache.set(&key(entry), value, SetOptions::default()).await {
-                    Err(error) => errors.push(error.to_string()),
+                    Err(error) => errors.add(&error),
                     Ok(outcome) if outcome.stored_in().count() == 1 => {
                         written.fetch_add(1, Ordering::Relaxed);
                     }
-                    Ok(outcome) => errors.push(format!("entry {entry}: {outcome:?}")),
+                    Ok(outcome) => errors.note(format!("entry {entry}: {outcome:?}")),
                 }
             }
             errors
         });
     }
-    let errors = tasks.join_all().await.concat();
+    let all = tasks.join_all().await;
+    let errors = all.into_iter().fold(Errors::default(), Errors::and);
     let rate = written.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
     println!("{rate:.0} writes per second, write-ahead log {:.1} MiB", wal_mib(&part.path));
-    tell(&errors);
+    errors.tell(part.busy);
     close(&cache).await
 }
 
-/// Says what failed, a line each.
-fn tell(errors: &[String]) {
-    for error in errors {
-        println!("error: {error}");
+/// What failed, how often, and when first.
+#[derive(Debug, Default)]
+struct Errors(BTreeMap<String, (u64, u64)>);
+
+impl Errors {
+    fn note(&mut self, what: String) {
+        self.0.entry(what).or_insert((0, now())).0 += 1;
+    }
+
+    /// With all its causes.
+    fn add(&mut self, error: &larder::Error) {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        self.note(text);
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for (what, (times, first)) in other.0 {
+            let sum = self.0.entry(what).or_insert((0, first));
+            *sum = (sum.0 + times, sum.1.min(first));
+        }
+        self
+    }
+
+    /// Says them, a line each, with times from an instant on.
+    fn tell(&self, from: u64) {
+        for (what, (times, first)) in &self.0 {
+            let after = first.saturating_sub(from) / 1_000_000;
+            println!("error: {times} times, first {after} ms after the writer began: {what}");
+        }
     }
 }
 
@@ -223,7 +256,7 @@ pub(crate) fn run(seconds: u64, seed: u64, runtime: &Runtime) -> Result<()> {
         return Ok(());
     }
     let shown = errors.iter().take(10).fold(String::new(), |text, error| text + "\n    " + error);
-    Err(format!("soak: {} errors, seed {seed}:{shown}", errors.len()).into())
+    Err(format!("soak: errors, seed {seed}:{shown}").into())
 }
 
 /// The line that a process said, and its errors.
