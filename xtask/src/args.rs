@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::{Result, bench::Bench, ci::Step, model::Model};
+use crate::{Result, bench::Bench, ci::Step, crash::Crash, model::Model};
 
 pub(crate) const HELP: &str = "\
 Larder's chores.
@@ -9,7 +9,7 @@ cargo xtask test [-- ARGS]     all tests: cargo-nextest if it is installed, else
                                then the doctests. ARGS go to the runner, for example the name
                                of a test; doctests are left out then.
 cargo xtask ci                 what continuous integration checks, in this order:
-                               test, fmt, clippy, doc, features, deps, tidy.
+                               test, crash, soak, fmt, clippy, doc, features, deps, tidy.
                                Stops at the first step that fails.
 cargo xtask ci --only A,B      these steps only
 cargo xtask ci --skip A,B      all steps but these
@@ -18,6 +18,17 @@ cargo xtask model              10,000 random histories of a chain against a simp
     --sequences N              so many
     --seed S                   from this seed on, instead of one of the moment
     --release                  optimised
+cargo xtask crash              kills processes that write to the SQLite tier at random instants, and at
+                               every single write and sync, which needs strace; what they had said to
+                               be stored or purged must be so
+    --cycles N                 so many kills at random instants, of 300
+    --seed S                   from this seed, instead of one of the moment
+    --no-strace                at random instants only
+    --release                  optimised
+cargo xtask soak               two processes that read and one that writes on one SQLite file: no errors,
+                               and what reads take beside what they take alone
+    --seconds N                for so long, of 60
+    --seed S, --release        as above
 cargo xtask bench              all benchmarks; writes ratios.json, report.md and report.html to
                                target/bench
     --quick                    fewer and shorter rounds: under two minutes in all
@@ -38,6 +49,7 @@ pub(crate) enum Task {
     Test(Vec<String>),
     Ci(Vec<Step>),
     Model(Model),
+    Crash(Crash),
     Bench(Bench),
 }
 
@@ -52,6 +64,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Task> {
         }
         Some("ci") => steps(args).map(Task::Ci),
         Some("model") => model(args).map(Task::Model),
+        Some(task @ ("crash" | "soak")) => {
+            let (release, options): (Vec<_>, Vec<_>) = args.partition(|arg| arg == "--release");
+            let task = if task == "crash" { "crash" } else { "soak" };
+            Ok(Task::Crash(Crash { task, release: !release.is_empty(), options }))
+        }
         Some("bench") => {
             let (peers, options): (Vec<_>, Vec<_>) = args.partition(|arg| arg == "--peers");
             Ok(Task::Bench(Bench { peers: !peers.is_empty(), options }))
@@ -147,6 +164,15 @@ mod tests {
         let options = vec!["--group".to_owned(), "codec".to_owned()];
         let told = Bench { peers: true, options };
         assert_eq!(parsed("bench --group codec --peers").unwrap(), Task::Bench(told));
+    }
+
+    #[test]
+    fn crash_and_soak_pass_on_what_is_not_about_building() {
+        let options = vec!["--cycles".to_owned(), "7".to_owned()];
+        let told = Crash { task: "crash", release: true, options };
+        assert_eq!(parsed("crash --release --cycles 7").unwrap(), Task::Crash(told));
+        let plain = Crash { task: "soak", release: false, options: Vec::new() };
+        assert_eq!(parsed("soak").unwrap(), Task::Crash(plain));
     }
 
     #[test]

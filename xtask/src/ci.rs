@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Result, cargo, deps, features, run_tests, tidy};
+use crate::{
+    Result, cargo,
+    crash::{self, Crash},
+    deps, features, run_tests, tidy,
+};
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Test,
+    Crash,
+    Soak,
     Fmt,
     Clippy,
     Doc,
@@ -18,12 +24,23 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in the order in which they run.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Test, Self::Fmt, Self::Clippy, Self::Doc, Self::Features, Self::Deps, Self::Tidy];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Test,
+        Self::Crash,
+        Self::Soak,
+        Self::Fmt,
+        Self::Clippy,
+        Self::Doc,
+        Self::Features,
+        Self::Deps,
+        Self::Tidy,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Test => "test",
+            Self::Crash => "crash",
+            Self::Soak => "soak",
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
             Self::Doc => "doc",
@@ -43,6 +60,8 @@ impl Step {
     fn run(self) -> Result<()> {
         match self {
             Self::Test => run_tests::run(&[]),
+            Self::Crash => crash::run(&Crash::step("crash", &["--cycles", "300"])),
+            Self::Soak => crash::run(&Crash::step("soak", &["--seconds", "5"])),
             Self::Fmt => cargo::run(&["fmt", "--all", "--", "--check"]),
             Self::Clippy => cargo::run(&[
                 "clippy",

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod cargo;
 mod ci;
+mod crash;
 mod deps;
 mod features;
 mod model;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Task::Test(args) => run_tests::run(&args),
         Task::Ci(steps) => ci::run(&steps),
         Task::Model(model) => model::run(&model),
+        Task::Crash(crash) => crash::run(&crash),
         Task::Bench(bench) => bench::run(&bench),
     });
     match done {

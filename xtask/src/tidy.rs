@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
     ("larder-bench", &["codec-compress", "larder"]),
+    ("larder-crash", &["larder"]),
     ("larder-tests", &[]),
     ("xtask", &[]),
 ];
