@@ -230,7 +230,10 @@ async fn a_probe_that_a_caller_gave_up_makes_way_for_the_next() {
     until(|| below.chaos.hanging() == 1).await;
     probe.abort();
     assert!(within(probe).await.unwrap_err().is_cancelled());
+    let answered = tier_stats(&cache, "below").not_found;
     below.chaos.heal();
+    // The look goes on without its caller, and ends now.
+    until(|| tier_stats(&cache, "below").not_found > answered).await;
     read(&cache, 1).await;
     assert_eq!((below.gets(), tier_stats(&cache, "below").skipped), (7, 0));
 }

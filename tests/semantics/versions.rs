@@ -57,7 +57,12 @@ async fn entries_of_another_version_are_stale_from_the_moment_a_version_is_set_o
         let bench = Bench::new();
         let cache = filled(&bench).await;
         put_in_force(&cache, how).await;
-        for cache in [&cache, &bench.sqlite_only()] {
+        let other = bench.sqlite_only();
+        // A file is told behind an answer that a version was learned from.
+        while how == "learned" && fresh(&other, &a()).await.is_some() {
+            tokio::task::yield_now().await;
+        }
+        for cache in [&cache, &other] {
             assert_eq!(fresh(cache, &a()).await, None, "{how}");
             assert_eq!(any(cache, &a()).await.as_deref(), Some("old"), "{how}");
             assert_eq!(fresh(cache, &key("bls:a")).await.as_deref(), Some("kept"), "{how}");

@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// What each package of the workspace may use of it; tests may use anything.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("cache-core", &[]),
     ("codec-compress", &["cache-core"]),
     ("origin-http", &["cache-core"]),
     ("python-cache", &["cache-core"]),
     ("tier-memory", &["cache-core"]),
-    ("tier-sqlite", &["cache-core"]),
+    ("tier-sqlite", &["cache-core", "python-cache"]),
     ("tier-testkit", &["cache-core"]),
     ("larder", &["cache-core", "codec-compress", "origin-http", "tier-memory", "tier-sqlite"]),
     ("cache-warmer", &["larder"]),

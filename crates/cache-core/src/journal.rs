@@ -46,9 +46,13 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
 /// one loaded later stays.
 #[async_trait]
 pub trait Lease: fmt::Debug + Send + Sync + 'static {
-    /// Takes the leases of all keys for `owner`, or makes those it has longer, for `duration` from
-    /// now; takes none, and says false, if somebody else has one of them.
+    /// Takes the leases of all keys for `owner`, for `duration` from now; takes none, and says false,
+    /// if somebody else has one of them. A barrier that covers a key ends its lease: what is being
+    /// loaded is out of date.
     async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<bool>;
+
+    /// Makes those of the leases that `owner` has last for `duration` from now.
+    async fn renew(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<()>;
 
     /// Whether nobody but `owner` has one of the leases.
     async fn is_free(&self, keys: &[Key], owner: u64) -> Result<bool>;

@@ -1,6 +1,10 @@
 //! The chain: the ordered tiers and the rules between them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use cache_core::{
     Barrier, BarrierSet, Clock, Entry, Error, Freshness, Key, Op, PutOutcome, Selector, Stamp,
@@ -29,6 +33,8 @@ pub(crate) struct Chain {
     clock: Arc<dyn Clock>,
     /// How long a process that was killed keeps others from loading; none is kept if it is zero.
     pub(crate) lease: Duration,
+    /// Tells its leases from those of others: flights of one process know of each other.
+    pub(crate) owner: u64,
     stamps: Arc<StampClock>,
     pub(crate) policies: Policies,
     pub(crate) versions: Versions,
@@ -117,6 +123,7 @@ impl Chain {
             stamps: StampClock::following(&clock),
             clock,
             lease,
+            owner: RandomState::new().build_hasher().finish(),
             versions: Versions::new(&policies),
             policies,
             counters: ChainCounters::default(),

@@ -1,11 +1,6 @@
 //! Single flight across processes: of all that share a tier, one loads a key at a time.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use cache_core::{Entry, Key, Op};
 use tokio::time::Instant;
@@ -21,7 +16,7 @@ use crate::{
 /// How soon to look again for what another process loads: at first, and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 /// How long another process's load is waited for where no policy says.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The right to load some keys, kept until it is given back or dropped; a process that was killed
 /// loses it at its deadline.
@@ -43,7 +38,7 @@ impl Leases {
             while Instant::now() < until {
                 tokio::time::sleep(own.lease / 3).await;
                 let Some(tier) = own.tiers.get(at) else { return };
-                tier.lease(&renewed, owner, own.lease).await;
+                tier.renew(&renewed, owner, own.lease).await;
             }
         }));
         Self { chain: Arc::clone(chain), at, keys, owner, renewal }
@@ -64,11 +59,7 @@ impl Inner {
     /// rest is for this process to load.
     ///
     /// All keys or none: who had some and waited for others might be waited for by them.
-    pub(crate) async fn lease(
-        &self,
-        pending: &mut Vec<Pending>,
-        began: Instant,
-    ) -> Option<Leases> {
+    pub(crate) async fn lease(&self, pending: &mut Vec<Pending>, began: Instant) -> Option<Leases> {
         let chain = &self.chain;
         let skipped = |at: usize| pending.iter().any(|one| one.wanted.skip.contains(at));
         let at = chain.leasing().filter(|at| !skipped(*at))?;
@@ -76,13 +67,13 @@ impl Inner {
             return None;
         }
         let tier = chain.tiers.get(at)?;
-        let owner = RandomState::new().build_hasher().finish();
+        let owner = chain.owner;
         let mut pause = LOOK_AGAIN.0;
         let gives_up = began.checked_add(PATIENCE)?;
         loop {
             let keys: Vec<Key> = pending.iter().map(|one| one.key.clone()).collect();
-            let taken = tier.is_free(&keys, owner).await
-                && tier.lease(&keys, owner, chain.lease).await?;
+            let taken =
+                tier.is_free(&keys, owner).await && tier.lease(&keys, owner, chain.lease).await?;
             // Whoever had a lease has stored what it loaded before it gave that back.
             let mut looks = chain.look_aside(at, &keys).await.into_iter();
             pending.retain_mut(|one| !looks.next().is_some_and(|look| self.land_newer(one, &look)));
@@ -113,7 +104,9 @@ impl Inner {
         if !newer || !one.wanted.accepts(entry, now) {
             return false;
         }
-        let Some(by) = self.chain.tiers.get(*tier).map(crate::guard::Guard::by) else { return false };
+        let Some(by) = self.chain.tiers.get(*tier).map(crate::guard::Guard::by) else {
+            return false;
+        };
         let hit = Hit::new(entry.clone(), by, now);
         if let Some(leader) = &one.leader {
             leader.if_current(|| self.chain.fill_now(&one.key, entry));
@@ -161,6 +154,12 @@ impl crate::guard::Guard {
     async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Option<bool> {
         let lease = self.tier().as_lease()?;
         self.aside(Op::Lease, lease.lease(keys, owner, duration)).await
+    }
+
+    async fn renew(&self, keys: &[Key], owner: u64, duration: Duration) {
+        if let Some(lease) = self.tier().as_lease() {
+            self.aside(Op::Lease, lease.renew(keys, owner, duration)).await;
+        }
     }
 
     async fn is_free(&self, keys: &[Key], owner: u64) -> bool {

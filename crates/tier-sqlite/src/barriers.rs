@@ -147,6 +147,12 @@ pub(crate) fn set(batch: &mut Batch<'_>, barrier: &Barrier) -> rusqlite::Result<
     .packed()
     .cast_signed()])?;
 
+    // Whoever is loading what it covers brings what is out of date: others need not wait for that.
+    match by.kind {
+        1 => connection.prepare_cached("DELETE FROM leases WHERE key = ?1")?.execute([by.name])?,
+        _ => connection.prepare_cached("DELETE FROM leases")?.execute([])?,
+    };
+
     let change = match barrier.effect {
         // Rows from beyond belief go too: they are not served, and would be once they are believed.
         Effect::Forget => {

@@ -54,19 +54,15 @@ impl<'a> Batch<'a> {
 
     /// Whether any barrier is at or after this stamp: none before it covers what was loaded then.
     pub(crate) fn may_be_barred(&mut self, as_of: Stamp) -> rusqlite::Result<bool> {
-        let until = match self.barriers_until {
-            Some(until) => until,
-            None => {
-                let until: Option<i64> = self
-                    .connection
-                    .prepare_cached("SELECT max(stamp) FROM barriers")?
-                    .query_row([], |row| row.get(0))?;
-                let until = until.map_or(Stamp::default(), |stamp| {
-                    Stamp::from_packed(stamp.max(0).cast_unsigned())
-                });
-                *self.barriers_until.insert(until)
-            }
-        };
+        if let Some(until) = self.barriers_until {
+            return Ok(as_of <= until);
+        }
+        let until: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT max(stamp) FROM barriers")?
+            .query_row([], |row| row.get(0))?;
+        let until = Stamp::from_packed(until.unwrap_or(0).max(0).cast_unsigned());
+        self.barriers_until = Some(until);
         Ok(as_of <= until)
     }
 

@@ -179,7 +179,8 @@ pub(crate) fn shrink(connection: &Connection, shared: &Shared) -> rusqlite::Resu
     if free < spare + SHRINK {
         return Ok(false);
     }
-    let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({SHRINK})"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("PRAGMA incremental_vacuum({SHRINK})"))?;
     let mut steps = statement.query([])?;
     while steps.next()?.is_some() {}
     let given = all.saturating_sub(pages(connection)?) * PAGE_BYTES.unsigned_abs();

@@ -71,14 +71,13 @@ impl Failure {
                 ErrorKind::Refused
             }
             Self::Prepare { .. } => ErrorKind::Unavailable,
-            // It is not written, and can be read.
-            Self::Backup { .. } => ErrorKind::Refused,
+
             Self::Directory(_)
             | Self::NotADatabase(_)
             | Self::DamagedAgain { .. }
             | Self::Foreign { .. } => ErrorKind::Unusable,
-            // It can be read.
-            Self::Newer { .. } => ErrorKind::Refused,
+            // It is not written, but can be read.
+            Self::Newer { .. } | Self::Backup { .. } => ErrorKind::Refused,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Closed => ErrorKind::Closed,
             Self::Panicked => ErrorKind::Internal,

@@ -39,9 +39,9 @@ pub(crate) fn set_aside(
             return Err(Failure::NotADatabase(path.to_owned()));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(last) = last_aside(path).filter(|last| {
-            now.saturating_sub(*last) < AT_MOST_EVERY.as_secs()
-        }) {
+        if let Some(last) =
+            last_aside(path).filter(|last| now.saturating_sub(*last) < AT_MOST_EVERY.as_secs())
+        {
             let aside = aside(path, last);
             return Err(Failure::DamagedAgain { path: path.to_owned(), aside });
         }

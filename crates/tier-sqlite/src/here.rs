@@ -26,10 +26,7 @@ pub(crate) struct Here {
 impl Here {
     pub(crate) fn new(shared: &Arc<Shared>, connections: usize) -> Self {
         let slot = || Mutex::new(Slot::new(shared, Role::Here));
-        Self {
-            slots: (0..connections).map(|_| slot()).collect(),
-            closed: AtomicBool::new(false),
-        }
+        Self { slots: (0..connections).map(|_| slot()).collect(), closed: AtomicBool::new(false) }
     }
 
     /// Runs `job` on an idle connection; `None` if there is none, or it failed, or it found that it

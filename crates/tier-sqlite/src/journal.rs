@@ -11,7 +11,7 @@ pub(crate) const STORED: u8 = 16;
 /// last days otherwise.
 const KEEP: i64 = 4_096;
 /// Most rows that are told one by one.
-const TELL: usize = 1_024;
+const TELL: i64 = 1_024;
 
 /// Appends a row: kind, name, tag, effect and stamp.
 pub(crate) fn append(
@@ -63,7 +63,7 @@ pub(crate) fn since(
         "SELECT kind, name, tag, effect, stamp FROM journal WHERE seq > ?1 AND node IS NOT ?2
          ORDER BY seq LIMIT ?3",
     )?;
-    let mut rows = statement.query((after, node, TELL as i64 + 1))?;
+    let mut rows = statement.query((after, node, TELL + 1))?;
     let mut changes = Vec::new();
     let mut told = 0;
     while let Some(row) = rows.next()? {

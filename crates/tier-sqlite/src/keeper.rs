@@ -25,7 +25,7 @@ use crate::{
 /// How often uses are written if they are few, the disk is looked at, and evictions are logged.
 const USES_EVERY: Duration = Duration::from_secs(30);
 const DISK_EVERY: Duration = Duration::from_secs(5);
-const EVICTIONS_EVERY: Duration = Duration::from_secs(60);
+const EVICTIONS_EVERY: Duration = Duration::from_mins(1);
 /// Evicting more than this share of the bound within a minute is worth a warning.
 const MUCH: u64 = 10;
 
@@ -120,8 +120,8 @@ impl Keeper {
 
     /// Tells the follower what others have changed.
     fn tell(&mut self) {
-        let followed = self.followed.lock();
-        let Some(follower) = &*followed else { return };
+        let guard = self.followed.lock();
+        let Some(follower) = &*guard else { return };
         let (generation, read_to) = (self.shared.generation(), self.read_to);
         let found = self.slot.run(|connection, shared| {
             let version = data_version(connection)?;

@@ -35,7 +35,7 @@ fn any_is_taken(
 impl Lease for SqliteTier {
     async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<bool> {
         let (keys, owner) = (keys.to_vec(), owner.cast_signed());
-        let workers = self.workers(Op::Put)?;
+        let workers = self.workers(Op::Lease)?;
         let taken = workers.write(move |batch| {
             let (connection, now) = (batch.connection, batch.now);
             if any_is_taken(connection, &keys, owner, now.as_millis())? {
@@ -55,11 +55,24 @@ impl Lease for SqliteTier {
                 .execute([now.as_millis()])?;
             Ok(true)
         });
-        taken.await.map_err(|failure| tier_error(Op::Put, failure))
+        taken.await.map_err(|failure| tier_error(Op::Lease, failure))
+    }
+
+    async fn renew(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<()> {
+        let (keys, owner) = (keys.to_vec(), owner.cast_signed());
+        let workers = self.workers(Op::Lease)?;
+        let renewed = workers.write(move |batch| {
+            let until = batch.now.saturating_add(duration).as_millis();
+            let mut renew = batch
+                .connection
+                .prepare_cached("UPDATE leases SET until = ?3 WHERE key = ?1 AND owner = ?2")?;
+            keys.iter().try_for_each(|key| renew.execute((key.as_str(), owner, until)).map(drop))
+        });
+        renewed.await.map_err(|failure| tier_error(Op::Lease, failure))
     }
 
     async fn is_free(&self, keys: &[Key], owner: u64) -> Result<bool> {
-        let workers = self.workers(Op::Get)?;
+        let workers = self.workers(Op::Lease)?;
         let (now, owner) = (self.options.clock.now().as_millis(), owner.cast_signed());
         let quick = |connection: &Connection| {
             any_is_taken(connection, keys, owner, now).map(|taken| Some(!taken))
@@ -71,18 +84,18 @@ impl Lease for SqliteTier {
         let free = workers
             .read(move |connection, _| Ok(!any_is_taken(connection, &keys, owner, now)?))
             .await;
-        free.map_err(|failure| tier_error(Op::Get, failure))
+        free.map_err(|failure| tier_error(Op::Lease, failure))
     }
 
     async fn release(&self, keys: &[Key], owner: u64) -> Result<()> {
         let (keys, owner) = (keys.to_vec(), owner.cast_signed());
-        let workers = self.workers(Op::Put)?;
+        let workers = self.workers(Op::Lease)?;
         let released = workers.write(move |batch| {
             let mut release = batch
                 .connection
                 .prepare_cached("DELETE FROM leases WHERE key = ?1 AND owner = ?2")?;
             keys.iter().try_for_each(|key| release.execute((key.as_str(), owner)).map(drop))
         });
-        released.await.map_err(|failure| tier_error(Op::Put, failure))
+        released.await.map_err(|failure| tier_error(Op::Lease, failure))
     }
 }

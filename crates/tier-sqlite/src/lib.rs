@@ -38,8 +38,8 @@ use std::{
 
 use async_trait::async_trait;
 use cache_core::{
-    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Follower, Inspect, Journal, Key, Lease, Op, PutOutcome, Result,
-    Selector, Stamp, Stamped, Tier, Timestamp, Verdict,
+    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Follower, Inspect, Journal, Key, Lease,
+    Op, PutOutcome, Result, Selector, Stamp, Stamped, Tier, Timestamp, Verdict,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
@@ -98,13 +98,7 @@ impl SqliteTier {
     }
 
     /// What is given back for a row, removing it if it is damaged.
-    fn accept(
-        &self,
-        workers: &Workers,
-        key: &Key,
-        found: Found,
-        now: Timestamp,
-    ) -> Option<Entry> {
+    fn accept(&self, workers: &Workers, key: &Key, found: Found, now: Timestamp) -> Option<Entry> {
         match found {
             Found::Nothing => None,
             Found::Entry(row, entry) => {
@@ -179,11 +173,7 @@ impl Plan {
                     Verdict::Expired => stored.expire(),
                     Verdict::Passes => {}
                 }
-                if stored.put(batch)? {
-                    PutOutcome::Stored
-                } else {
-                    PutOutcome::Superseded
-                }
+                if stored.put(batch)? { PutOutcome::Stored } else { PutOutcome::Superseded }
             }
             Self::Refuse { key, as_of, reason } => {
                 // Nor may a copy of the older value that is under way come after it.
@@ -214,7 +204,8 @@ impl Tier for SqliteTier {
     async fn get(&self, key: &Key) -> Result<Option<Entry>> {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
-        let quick = |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
+        let quick =
+            |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
         if let Some(found) = workers.read_here(quick) {
             return Ok(self.accept(&workers, key, found, now));
         }
@@ -261,7 +252,11 @@ impl Tier for SqliteTier {
             Ok(found?)
         });
         let found = found.await.map_err(|failure| tier_error(Op::Get, failure))?;
-        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found, now)).collect())
+        Ok(keys
+            .iter()
+            .zip(found)
+            .map(|(key, found)| self.accept(&workers, key, found, now))
+            .collect())
     }
 
     async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {
@@ -342,7 +337,9 @@ impl Stamped for SqliteTier {
     async fn latest_stamp(&self) -> Result<Stamp> {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
-        if let Some(latest) = workers.read_here(|connection| stamps::noted_if_sound(connection, now)) {
+        if let Some(latest) =
+            workers.read_here(|connection| stamps::noted_if_sound(connection, now))
+        {
             return Ok(latest);
         }
         let latest = workers.read(move |connection, _| Ok(stamps::latest(connection, now)?)).await;

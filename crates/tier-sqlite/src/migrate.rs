@@ -59,7 +59,11 @@ fn back_up(connection: &Connection, copy: &Path) -> Result<(), Failure> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
     file.write(true).create(true).truncate(true).open(&part).map_err(failed)?;
     let mut target = Connection::open(&part)?;
-    Backup::new(connection, &mut target)?.run_to_completion(COPY, std::time::Duration::ZERO, None)?;
+    Backup::new(connection, &mut target)?.run_to_completion(
+        COPY,
+        std::time::Duration::ZERO,
+        None,
+    )?;
     // One file, without a log.
     target.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
     target.close().map_err(|(_, error)| error)?;

@@ -198,7 +198,8 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
                 |row| row.get(0),
             )?;
             if tables < migrate::OBJECTS {
-                let why = format!("of its schema's {} parts only {tables} are there", migrate::OBJECTS);
+                let why =
+                    format!("of its schema's {} parts only {tables} are there", migrate::OBJECTS);
                 return Err(Failure::Damaged { path: path.to_owned(), why });
             }
             return Ok(Found::Known);

@@ -151,12 +151,7 @@ impl Stored {
         Ok(id)
     }
 
-    fn update(
-        &self,
-        connection: &Connection,
-        id: i64,
-        row: &Metadata<'_>,
-    ) -> rusqlite::Result<()> {
+    fn update(&self, connection: &Connection, id: i64, row: &Metadata<'_>) -> rusqlite::Result<()> {
         // Not the key and what depends on it: their indexes would be written, too.
         connection
             .prepare_cached(

@@ -114,7 +114,8 @@ fn commit_or_make_room(
 
 /// Gives back to the disk a piece of what is free in the file; whether there was one.
 fn shrink(slot: &mut Slot) -> bool {
-    slot.is_open() && slot.run(|connection, shared| Ok(bound::shrink(connection, shared)?)).unwrap_or(false)
+    slot.is_open()
+        && slot.run(|connection, shared| Ok(bound::shrink(connection, shared)?)).unwrap_or(false)
 }
 
 /// Runs the jobs in one transaction.

@@ -192,7 +192,10 @@ fn time_limits(config: &CacheConfig) -> Checked {
     }
     let sqlite = |setting, message: &str| Err(Problem::new(&["cache", "sqlite", setting], message));
     if config.sqlite.poll_interval.is_zero() {
-        return sqlite("poll_interval", "the value would look all the time; write for example 200ms");
+        return sqlite(
+            "poll_interval",
+            "the value would look all the time; write for example 200ms",
+        );
     }
     if config.sqlite.max_size < LEAST_FILE {
         return sqlite("max_size", "the value leaves no room for entries; write at least 1MiB");

@@ -19,7 +19,6 @@ const OF_ONE: [(&str, &str, &str, Change); 6] = [
 /// Settings that hold for all tiers.
 const OF_ALL: [(&str, &str, &str, Change); 8] = [
     ("read_timeout", "250ms", "250ms", |it| it.read_timeout = Duration::from_millis(250)),
-    ("lease", "1s", "1s", |it| it.lease = Duration::from_secs(1)),
     ("write_timeout", "1m", "1m", |it| it.write_timeout = Duration::from_mins(1)),
     ("breaker.failures", "3", "3", |it| it.breaker.failures = 3),
     ("breaker.error_share", "0.25", "0.25", |it| it.breaker.error_share = 0.25),
