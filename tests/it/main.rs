@@ -8,6 +8,7 @@ mod invalidation;
 mod lifetime;
 mod log;
 mod outage;
+mod peers;
 mod promotion;
 mod restart;
 mod soak;

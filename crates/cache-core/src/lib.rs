@@ -34,5 +34,6 @@ pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl
 pub use request::Request;
 pub use stamp::{Stamp, StampClock};
 pub use tier::{
-    Capability, Filter, Inspect, PutOutcome, SourceUsage, Stamped, Summary, SyncTier, Tier, Usage,
+    Capability, Filter, Inspect, Problem, ProblemKind, PutOutcome, SourceUsage, Stamped, Summary,
+    SyncTier, Tier, Usage, Validation,
 };

@@ -270,6 +270,10 @@ pub struct SourceUsage {
 pub struct Usage {
     /// By source, sorted by name.
     pub sources: Vec<SourceUsage>,
+    /// Bytes of the write-ahead log, where there is one; part of `occupied_bytes`.
+    pub log_bytes: u64,
+    /// Bytes on disk that hold nothing, and are used next; part of `occupied_bytes`.
+    pub free_bytes: u64,
     /// Bytes occupied in all, with keys, metadata and bookkeeping: memory, or size on disk.
     pub occupied_bytes: u64,
     /// Most bytes it may occupy, if bounded.
@@ -290,6 +294,103 @@ impl Usage {
     }
 }
 
+/// What is wrong with something that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// The file is not as the storage engine wrote it, or an index does not fit its table.
+    File,
+    /// An entry is not as it was written. It is never served; repairing removes it.
+    Entry,
+    /// An entry's times make no sense. Repairing removes it.
+    Times,
+    /// The index of tags does not fit the entries' tags.
+    Tags,
+    /// Sums, or what is noted of uses and stamps, are not those of the entries.
+    Counters,
+}
+
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::Entry => "entry",
+            Self::Times => "times",
+            Self::Tags => "tags",
+            Self::Counters => "counters",
+        })
+    }
+}
+
+/// Problems of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Their kind.
+    pub kind: ProblemKind,
+    /// How many.
+    pub count: u64,
+    /// How many of them were mended, or removed.
+    pub repaired: u64,
+    /// The first of them, for people.
+    pub examples: Vec<String>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Validation {
+    /// Entries that were looked at.
+    pub entries: u64,
+    /// What is wrong, by kind.
+    pub problems: Vec<Problem>,
+}
+
+impl Validation {
+    /// Most examples that are kept of a kind.
+    pub const EXAMPLES: usize = 10;
+
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Whether all that was wrong was mended, or removed.
+    pub fn is_repaired(&self) -> bool {
+        self.problems.iter().all(|problem| problem.repaired == problem.count)
+    }
+
+    /// Adds a problem.
+    pub fn add(&mut self, kind: ProblemKind, example: impl fmt::Display) {
+        let problem = self.of(kind);
+        problem.count += 1;
+        if problem.examples.len() < Self::EXAMPLES {
+            problem.examples.push(example.to_string());
+        }
+    }
+
+    /// Notes that so many problems of a kind were mended.
+    pub fn note_repaired(&mut self, kind: ProblemKind, count: u64) {
+        if let Some(problem) = self.problems.iter_mut().find(|problem| problem.kind == kind) {
+            problem.repaired = (problem.repaired + count).min(problem.count);
+        }
+    }
+
+    /// How many problems of a kind there are.
+    pub fn count(&self, kind: ProblemKind) -> u64 {
+        let problem = self.problems.iter().find(|problem| problem.kind == kind);
+        problem.map_or(0, |problem| problem.count)
+    }
+
+    fn of(&mut self, kind: ProblemKind) -> &mut Problem {
+        let at = self.problems.partition_point(|problem| problem.kind < kind);
+        if self.problems.get(at).is_none_or(|problem| problem.kind != kind) {
+            let none = Problem { kind, count: 0, repaired: 0, examples: Vec::new() };
+            self.problems.insert(at, none);
+        }
+        &mut self.problems[at]
+    }
+}
+
 /// Looking at what is stored. Nothing here changes recency or promotes.
 #[async_trait]
 pub trait Inspect: fmt::Debug + Send + Sync + 'static {
@@ -303,6 +404,10 @@ pub trait Inspect: fmt::Debug + Send + Sync + 'static {
 
     /// What the tier holds.
     async fn usage(&self) -> Result<Usage>;
+
+    /// Checks everything that is stored, which may take long; with `repair` it also mends or removes
+    /// what is wrong, so that the next check finds nothing.
+    async fn validate(&self, repair: bool) -> Result<Validation>;
 
     /// Removes entries that are dead at `now`, of `key` alone or of all; how many went.
     async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64>;

@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cache_core::{AsKey, Barrier, Filter, Key, Op, Selector, Stamp, Summary, Tag, Usage};
+use cache_core::{
+    AsKey, Barrier, Filter, Key, Op, Selector, Stamp, Summary, Tag, Usage, Validation,
+};
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
@@ -267,6 +269,28 @@ impl Cache {
             let Some(inspect) = tier.inspect() else { continue };
             let usage = tier.inspected(Op::Inspect, inspect.usage()).await;
             all.push((tier.name(), usage.map_err(Error::Tier)));
+        }
+        Ok(all)
+    }
+
+    /// Checks everything that each tier has stored, and with `repair` mends or removes what is wrong,
+    /// so that the next check finds nothing. May take minutes where gigabytes are stored; reads and
+    /// writes go on meanwhile. Changes no counter.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; of each tier, [`Error::Tier`] if it could not be checked.
+    pub async fn validate(
+        &self,
+        repair: bool,
+    ) -> Result<Vec<(&'static str, Result<Validation, Error>)>, Error> {
+        self.inner.open()?;
+        let mut all = Vec::new();
+        for tier in &self.inner.chain.tiers {
+            let Some(inspect) = tier.inspect() else { continue };
+            let repairs = repair && !tier.is_read_only();
+            // However long it takes: somebody waits for just that.
+            let found = inspect.validate(repairs).await;
+            all.push((tier.name(), found.map_err(|error| Error::Tier(Arc::new(error)))));
         }
         Ok(all)
     }

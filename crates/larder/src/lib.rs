@@ -71,8 +71,9 @@ mod wait;
 pub use cache_core::{
     Answer, AsKey, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Effect, Entry,
     ErrorKind, Escaped, Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load,
-    Loaded, Origin, OriginError, OriginErrorKind, PutOutcome, Request, Selector, SourceUsage,
-    Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
+    Loaded, Origin, OriginError, OriginErrorKind, Problem, ProblemKind, PutOutcome, Request,
+    Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
+    Validation,
 };
 
 pub use crate::{

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use cache_core::{Key, Stamp, Timestamp};
 use rusqlite::Connection;
 
-use crate::{bound::Evicted, journal, stamps, uses::Uses};
+use crate::{SqliteOptions, bound::Evicted, journal, shared::Shared, stamps, uses::Uses};
 
 /// A transaction under way.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) now: Timestamp,
+    pub(crate) options: &'a SqliteOptions,
     pub(crate) uses: &'a Uses,
     node: i64,
     added: HashMap<String, Sums>,
@@ -36,14 +37,14 @@ impl<'a> Batch<'a> {
     pub(crate) fn new(
         connection: &'a Connection,
         now: Timestamp,
-        uses: &'a Uses,
-        node: i64,
+        shared: &'a Shared,
     ) -> Self {
         Self {
             connection,
             now,
-            uses,
-            node,
+            options: &shared.options,
+            uses: &shared.uses,
+            node: shared.node,
             added: HashMap::new(),
             latest: Stamp::default(),
             barriers_until: None,

@@ -8,13 +8,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
-use crate::{error::Failure, shared::Slot};
+use crate::{
+    error::Failure,
+    shared::{Shared, Slot},
+};
 
-/// A log of this many pages (8 MiB) is worth a checkpoint.
-const DUE: usize = 1_024;
-/// One of this many (128 MiB) is cut by the writer itself: under constant writes a checkpoint beside
-/// them may never see its end.
-const TOO_LONG: usize = 16 * DUE;
+/// A log of this many pages (32 MiB) is worth a checkpoint, and so is one of a share of a small file:
+/// each takes two waits for the disk.
+const DUE: usize = 4_096;
+const DUE_SHARE: u64 = 8;
+/// So few pages that were written beside a checkpoint are moved while writers wait: only then does
+/// the log begin anew, on disk space that it has already.
+const FEW: i64 = 256;
+const ROUNDS: usize = 4;
+/// How long readers of a log are waited for that is to begin anew.
+const RESTART_WAIT: Duration = Duration::from_millis(20);
+/// A log of this many times what is due is cut by the writer itself.
+const TOO_LONG: usize = 4;
 /// How long the writer waits for readers of a log that is too long, and how often.
 const CUT_WAIT: Duration = Duration::from_millis(200);
 const CUT_PAUSE: Duration = Duration::from_secs(2);
@@ -34,18 +44,19 @@ impl Checkpoints {
         (Self { ask, next_cut: None, told: false }, asked)
     }
 
-    /// Asks for a checkpoint if the log, of so many pages, is worth one.
-    pub(crate) fn ask_if_due(&self, log_pages: usize) {
-        if log_pages >= DUE {
+    /// Asks for a checkpoint if the log is worth one.
+    pub(crate) fn ask_if_due(&self, shared: &Shared) {
+        if shared.log_pages() >= due(shared) {
             // Full: one is asked for already.
             _ = self.ask.try_send(());
         }
     }
 
     /// Cuts a log that is too long.
-    pub(crate) fn bound_log(&mut self, slot: &mut Slot, log_pages: usize) {
+    pub(crate) fn bound_log(&mut self, slot: &mut Slot) {
         let now = Instant::now();
-        if log_pages < TOO_LONG {
+        let log_pages = slot.shared().log_pages();
+        if log_pages < TOO_LONG * due(slot.shared()) {
             self.told = false;
             return;
         }
@@ -71,28 +82,47 @@ impl Checkpoints {
     }
 }
 
+/// Pages that make a log worth a checkpoint.
+fn due(shared: &Shared) -> usize {
+    usize::try_from(shared.bound.limit() / DUE_SHARE).map_or(DUE, |share| share.clamp(32, DUE))
+}
+
 /// How far a checkpoint came.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     /// Whether a reader or writer kept it from its end.
     pub(crate) busy: bool,
+    /// Pages of the log that are not in the file yet.
+    left: i64,
 }
 
 /// Runs a checkpoint; the mode is one of SQLite's names.
 pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> Result<Progress, Failure> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    let busy = connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, bool>(0))?;
-    Ok(Progress { busy })
+    let progress = connection.prepare_cached(&sql)?.query_row([], |row| {
+        let (log, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(Progress { busy: row.get(0)?, left: log - moved })
+    })?;
+    Ok(progress)
 }
 
 /// Checkpoints when it is asked to, until nobody can ask.
 pub(crate) fn run_until_closed(mut slot: Slot, asked: &Receiver<()>) {
     let mut failing = false;
     while let Ok(()) = asked.recv() {
-        // Passive: waits for nobody, and nobody waits for it.
-        let done = slot.run(|connection, _| checkpoint(connection, "PASSIVE"));
+        let done = slot.run(|connection, _| {
+            // Waits for nobody, and nobody waits for it; what is written meanwhile is left.
+            for _ in 0..ROUNDS {
+                if checkpoint(connection, "PASSIVE")?.left <= FEW {
+                    connection.busy_timeout(RESTART_WAIT)?;
+                    checkpoint(connection, "RESTART")?;
+                    break;
+                }
+            }
+            Ok(())
+        });
         match done {
-            Ok(_) => failing = false,
+            Ok(()) => failing = false,
             Err(error) if !std::mem::replace(&mut failing, true) => {
                 tracing::warn!(%error, "the write-ahead log cannot be moved into the file, and grows");
             }

@@ -3,9 +3,9 @@
 use std::fs;
 
 use async_trait::async_trait;
-use cache_core::{Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage};
+use cache_core::{Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage, Validation};
 
-use crate::{SqliteTier, error::tier_error, rows};
+use crate::{SqliteTier, bound::beside, error::tier_error, rows, validate};
 
 #[async_trait]
 impl Inspect for SqliteTier {
@@ -67,13 +67,22 @@ impl Inspect for SqliteTier {
             usage.sources = rows.collect::<rusqlite::Result<_>>()?;
             let pragma =
                 |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
-            let mut wal = options.path.clone().into_os_string();
-            wal.push("-wal");
-            let wal_bytes = fs::metadata(wal).map_or(0, |found| found.len());
-            usage.occupied_bytes = pragma("page_count")? * pragma("page_size")? + wal_bytes;
+            let wal_bytes = fs::metadata(beside(&options.path, "-wal")).map_or(0, |found| found.len());
+            let page_bytes = pragma("page_size")?;
+            usage.log_bytes = wal_bytes;
+            usage.free_bytes = pragma("freelist_count")? * page_bytes;
+            usage.occupied_bytes = pragma("page_count")? * page_bytes + wal_bytes;
             Ok(usage)
         });
-        usage.await.map_err(|failure| tier_error(Op::Inspect, failure))
+        let mut usage = usage.await.map_err(|failure| tier_error(Op::Inspect, failure))?;
+        let bound = &workers.shared().bound;
+        usage.capacity_bytes = Some(bound.max_bytes());
+        usage.evictions = bound.counts().0.entries;
+        Ok(usage)
+    }
+
+    async fn validate(&self, repair: bool) -> Result<Validation> {
+        validate::validate(self, repair).await
     }
 
     async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64> {

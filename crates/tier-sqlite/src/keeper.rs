@@ -130,13 +130,14 @@ impl Keeper {
                     Some((Changes::Unknown, (generation, version, journal::end(connection)?)))
                 }
                 Some((_, seen, _)) if seen == version => None,
-                Some((_, _, after)) => {
+                Some((.., after)) => {
                     let (changes, end) = journal::since(connection, shared.node, after)?;
                     Some((changes, (generation, version, end)))
                 }
                 None => {
-                    let end = journal::end(connection)?;
-                    Some((Changes::Known(Vec::new()), (generation, version, end)))
+                    let start = shared.journal_start();
+                    let (changes, end) = journal::since(connection, shared.node, start)?;
+                    Some((changes, (generation, version, end)))
                 }
             })
         });

@@ -25,6 +25,7 @@ mod rows;
 mod shared;
 mod stamps;
 mod uses;
+mod validate;
 mod worker;
 mod writer;
 

@@ -30,7 +30,7 @@ pub(crate) const PAGE_BYTES: i64 = 8_192;
 const PAGE_CACHE_KIB: i64 = 16_384;
 
 /// What is kept of a write-ahead log that is used anew.
-const LOG_BYTES_KEPT: i64 = 32 << 20;
+const LOG_BYTES_KEPT: i64 = 64 << 20;
 
 /// How soon to ask again for the write-ahead log.
 const RETRY_WAL: Duration = Duration::from_millis(5);

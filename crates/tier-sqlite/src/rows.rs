@@ -1,5 +1,7 @@
 //! Entries as rows, and back.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use cache_core::{CodecId, Entry, Key, Stamp, Tag, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Value};
@@ -238,13 +240,22 @@ impl Replaced {
     }
 }
 
-const FIND: &str = "SELECT id, key, as_of, expires_at, stale_until, version, etag,
-        source_last_modified, content_type, tags, codec, raw_len, checksum, value, loaded_at, flags
-     FROM entries WHERE key_hash = ?1 AND key = ?2";
+/// What [`read`] reads, in this order.
+pub(crate) const COLUMNS: &str = "id, key, as_of, expires_at, stale_until, version, etag,
+    source_last_modified, content_type, tags, codec, raw_len, checksum, value, loaded_at, flags";
+
+/// A look for a key; not put together anew each time.
+static FIND: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {COLUMNS} FROM entries WHERE key_hash = ?1 AND key = ?2"));
+
+/// Why a row, of [`COLUMNS`], cannot be read.
+pub(crate) fn check(row: &Row<'_>, options: &SqliteOptions, now: Timestamp) -> Result<(), String> {
+    read(row, options, now).map(drop)
+}
 
 /// Whether the file, whatever its format, has what a look needs.
 pub(crate) fn can_be_read(connection: &Connection) -> bool {
-    connection.prepare_cached(FIND).is_ok()
+    connection.prepare_cached(&FIND).is_ok()
 }
 
 /// Looks a key up.
@@ -276,7 +287,7 @@ fn find_up_to(
     now: Timestamp,
     largest: i64,
 ) -> rusqlite::Result<Option<Found>> {
-    let mut statement = connection.prepare_cached(FIND)?;
+    let mut statement = connection.prepare_cached(&FIND)?;
     let mut rows = statement.query((key_hash(key.as_str()), key.as_str()))?;
     let Some(row) = rows.next()? else { return Ok(Some(Found::Nothing)) };
     if row.get::<_, i64>(11).is_ok_and(|raw_len| raw_len > largest) {

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -16,7 +16,7 @@ use crate::{
     SqliteOptions,
     bound::Bound,
     error::Failure,
-    heal,
+    heal, journal,
     open::{self, Role},
     uses::Uses,
 };
@@ -35,6 +35,9 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     /// Pages in the write-ahead log after this process's last commit.
     log_pages: Arc<AtomicUsize>,
+    /// Where the journal ended when the file was opened first: what was read from it since may be made
+    /// out of date by what comes after that.
+    journal_start: AtomicI64,
     /// Which file is open, if one is. Held while it is opened: two connections that both make the
     /// schema would wait for each other.
     file: Mutex<Option<FileId>>,
@@ -63,6 +66,7 @@ impl Shared {
             bound: Bound::new(options.max_bytes),
             generation: AtomicU64::new(0),
             log_pages: Arc::default(),
+            journal_start: AtomicI64::new(0),
             file: Mutex::new(None),
             options,
         }
@@ -74,6 +78,10 @@ impl Shared {
 
     pub(crate) fn log_pages(&self) -> usize {
         self.log_pages.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn journal_start(&self) -> i64 {
+        self.journal_start.load(Ordering::Relaxed)
     }
 
     fn file(&self) -> MutexGuard<'_, Option<FileId>> {
@@ -93,6 +101,11 @@ impl Shared {
         if file.is_some() && *file != now {
             // The others are on another file.
             self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        if file.is_none() || *file != now {
+            // A file of another format may have none.
+            let end = journal::end(&connection).unwrap_or_default();
+            self.journal_start.store(end, Ordering::Relaxed);
         }
         *file = now;
         drop(file);
@@ -132,6 +145,13 @@ impl Shared {
         *self.file() = None;
         self.generation.fetch_add(1, Ordering::AcqRel);
         tracing::warn!(path = %self.options.path.display(), "the file is opened anew: {why}");
+    }
+
+    /// Sets the file aside though it can be read: a check has found that it is damaged.
+    pub(crate) fn give_up(&self) -> Result<(), Failure> {
+        let path = self.options.path.clone();
+        let why = "a check has found damage that cannot be mended".to_owned();
+        self.set_aside(&Failure::Damaged { path, why }, self.generation())
     }
 
     /// Sets a damaged file aside, if it is ours and that has not just been done; whether the path is

@@ -40,7 +40,7 @@ fn noted(connection: &Connection) -> rusqlite::Result<Stamp> {
 
 /// What is to be noted after a clock that was set wrong was here. A scan, but the next write of a
 /// sound process notes what it finds.
-fn believable(connection: &Connection, now: Timestamp) -> rusqlite::Result<Stamp> {
+pub(crate) fn believable(connection: &Connection, now: Timestamp) -> rusqlite::Result<Stamp> {
     let believable = Stamp::latest_believable(now).packed().cast_signed();
     let stamp: i64 = connection
         .prepare_cached(

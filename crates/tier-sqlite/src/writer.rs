@@ -84,8 +84,7 @@ pub(crate) fn run_until_closed(
         }
         // After the answers: nobody waits for these.
         while jobs.is_empty() && shrink(&mut slot) {}
-        let log_pages = slot.shared().log_pages();
-        checkpoints.bound_log(&mut slot, log_pages);
+        checkpoints.bound_log(&mut slot);
     }
     drop(checkpoints);
     last(&mut slot);
@@ -131,7 +130,7 @@ fn commit(
             limit_pages(connection, shared)?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut batch = Batch::new(&transaction, now, &shared.uses, shared.node);
+            let mut batch = Batch::new(&transaction, now, shared);
             jobs.iter_mut().try_for_each(|job| job.run(&mut batch))?;
             bound::keep(&mut batch, shared)?;
             batch.finish()?;
@@ -141,7 +140,7 @@ fn commit(
             Ok(())
         }));
         result.unwrap_or(Err(Failure::Panicked))?;
-        checkpoints.ask_if_due(shared.log_pages());
+        checkpoints.ask_if_due(shared);
         Ok(())
     })
 }

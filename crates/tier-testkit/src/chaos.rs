@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, Entry, Error, ErrorKind, Filter, Inspect, Key, Op, PutOutcome, Result,
-    Stamp, Stamped, Summary, Tier, Timestamp, Usage,
+    Stamp, Stamped, Summary, Tier, Timestamp, Usage, Validation,
 };
 
 use self::{control::Held, faults::Fate};
@@ -224,6 +224,10 @@ impl<T: Tier> Inspect for ChaosTier<T> {
 
     async fn usage(&self) -> Result<Usage> {
         self.inspecting(Op::Inspect).await?.usage().await
+    }
+
+    async fn validate(&self, repair: bool) -> Result<Validation> {
+        self.inspecting(Op::Inspect).await?.validate(repair).await
     }
 
     async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64> {

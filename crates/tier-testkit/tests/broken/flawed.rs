@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, Clock, Effect, Entry, Error, ErrorKind, Filter, Freshness, Inspect, Key,
     Op, PutOutcome, Result, Selector, SourceUsage, Stamp, Stamped, Summary, SyncTier, Tag, Tier,
-    Timestamp, Usage, Verdict,
+    Timestamp, Usage, Validation, Verdict,
 };
 use tier_testkit::ManualClock;
 
@@ -493,6 +493,10 @@ impl Inspect for FlawedTier {
             usage.sources[0].entries = state.written;
         }
         Ok(usage)
+    }
+
+    async fn validate(&self, _repair: bool) -> Result<Validation> {
+        Ok(Validation::default())
     }
 
     async fn remove_dead(&self, now: Timestamp, key: Option<&Key>) -> Result<u64> {
