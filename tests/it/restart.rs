@@ -200,3 +200,51 @@ async fn an_invalidate_after_a_get_works_though_the_wall_clock_stepped_back_over
     within(cache.invalidate(&key)).await.unwrap();
     assert!(within(cache.get(&key)).await.unwrap().is_none());
 }
+
+/// Keeps every process from writing to the bench's file until it is dropped.
+fn write_lock(bench: &Bench) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(bench.path()).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn a_queued_set_is_answered_before_the_file_has_it_and_is_there_after_closing() {
+    let (bench, key) = (Bench::new(), key("census:a"));
+    let cache = bench.cache();
+    within(cache.set(&self::key("census:first"), "v", SetOptions::default())).await.unwrap();
+    let lock = write_lock(&bench);
+    let outcome = within(cache.set(&key, "v", SetOptions::default().queued())).await.unwrap();
+    assert!(matches!(outcome.tiers[..], [_, ("sqlite", larder::PutReport::Queued)]), "{outcome:?}");
+    assert_eq!(outcome.stored_in().collect::<Vec<_>>(), ["memory"]);
+    assert_eq!(cache.peek(&key).unwrap().value(), "v");
+    assert!(within(bench.sqlite_only().get(&key)).await.unwrap().is_none(), "it is locked");
+    drop(lock);
+    close(cache).await;
+    let hit = within(bench.cache().get_or_load(&key, never())).await.unwrap();
+    assert_eq!((hit.value().as_ref(), hit.served_by()), (&b"v"[..], SQLITE));
+}
+
+#[tokio::test]
+async fn queued_sets_wait_for_room_when_too_many_are_queued() {
+    let bench = Bench::new();
+    let cache = bench.cache();
+    within(cache.set(&key("census:first"), "v", SetOptions::default())).await.unwrap();
+    let lock = write_lock(&bench);
+    let entries = |from: usize| {
+        let entry = |n| (key(&format!("census:{n}")), "v".into(), SetOptions::default().queued());
+        (from..from + 2_048).map(entry).collect::<Vec<_>>()
+    };
+    within(cache.set_many(entries(0))).await.unwrap();
+    within(cache.set_many(entries(2_048))).await.unwrap();
+    let more = key("census:more");
+    let mut one_more = Box::pin(cache.set(&more, "v", SetOptions::default().queued()));
+    let waited = tokio::time::timeout(Duration::from_millis(50), &mut one_more).await;
+    assert!(waited.is_err(), "there was room");
+    drop(lock);
+    within(one_more.as_mut()).await.unwrap();
+    drop(one_more);
+    close(cache).await;
+    let stored = bench.sqlite_only();
+    assert_eq!(within(stored.list_keys(10_000)).await.unwrap().len(), 2 * 2_048 + 2);
+}

@@ -7,6 +7,7 @@ use std::{
 };
 
 use cache_core::{Clock, Origin, Tier, Timestamp};
+use tokio::sync::Semaphore;
 
 use crate::{
     Cache, Policy, TierOptions,
@@ -14,7 +15,7 @@ use crate::{
     flight::Flights,
     front::{Front, FrontClock},
     guard::Guard,
-    inner::Inner,
+    inner::{Inner, MOST_QUEUED},
     loading::Loading,
     pauses::Throttle,
     peers,
@@ -251,6 +252,7 @@ impl CacheBuilder {
             throttle: Throttle::default(),
             loading: Loading::default(),
             tasks: Tasks::default(),
+            queue: Arc::new(Semaphore::new(MOST_QUEUED as usize)),
             version_order: tokio::sync::Mutex::default(),
             offline: self.offline,
             closed: AtomicBool::new(false),

@@ -410,6 +410,19 @@ impl Chain {
         (0..entries.len()).map(|place| of(place).collect()).collect()
     }
 
+    /// Stores in the tiers that have to wait, all at once. One that fails gives up what is older.
+    pub(crate) async fn put_waiting(&self, entries: &[(Key, Entry)]) {
+        let waiting = self.tiers.iter().filter(|tier| tier.waits_to_store());
+        join_all(waiting.map(async |tier| {
+            if tier.put_many(entries).await.is_err() {
+                for (key, entry) in entries {
+                    self.give_up_older(tier, key, entry);
+                }
+            }
+        }))
+        .await;
+    }
+
     /// Forgets a key everywhere, so that no load from before brings it back.
     pub(crate) async fn forget(&self, key: &Key, stamp: Stamp) -> Vec<(&'static str, PutReport)> {
         let barrier = Barrier::forget(Selector::Key(key.clone()), stamp);

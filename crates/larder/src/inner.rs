@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use cache_core::{
     Barrier, Clock, Entry, Error as TierError, Freshness, Key, Origin, Selector, Stamp, Timestamp,
 };
@@ -33,6 +34,9 @@ pub(crate) type Leader = flight::Leader<Key, Outcome, Hit>;
 pub(crate) type Follower = flight::Follower<Outcome, Hit>;
 type Looked = Result<Look, Arc<TierError>>;
 
+/// Entries that may be queued for slower tiers; more wait for room.
+pub(crate) const MOST_QUEUED: u32 = 4_096;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) front: Front,
@@ -46,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) throttle: Throttle,
     pub(crate) loading: Loading,
     pub(crate) tasks: Tasks,
+    /// Room for entries that are queued for slower tiers.
+    pub(crate) queue: Arc<Semaphore>,
     /// Held while a version of a source is put in force.
     pub(crate) version_order: tokio::sync::Mutex<()>,
     pub(crate) offline: bool,
@@ -252,16 +258,17 @@ impl Inner {
     }
 
     pub(crate) async fn store(
-        &self,
+        self: &Arc<Self>,
         entries: Vec<(Key, Bytes, SetOptions)>,
     ) -> Vec<Vec<(&'static str, PutReport)>> {
         let as_of = self.chain.latest_stamp().await;
         let now = self.clock.now();
         let mut reports: Vec<_> = entries.iter().map(|_| Vec::new()).collect();
         let (mut places, mut stored) = (Vec::new(), Vec::new());
+        let (mut later_places, mut later) = (Vec::new(), Vec::new());
         for (place, (key, value, options)) in entries.into_iter().enumerate() {
             let policy = self.chain.policies.of(key.source());
-            let SetOptions { ttl, stale_for, tags, content_type, version } = options;
+            let SetOptions { ttl, stale_for, tags, content_type, version, queued } = options;
             let lifetime = Lifetime { absent: false, ttl, stale_for };
             let Some(limits) = policy.limits(now, &lifetime, seed(&key, as_of)) else {
                 self.loading.note(&key, as_of);
@@ -282,9 +289,17 @@ impl Inner {
             // It may be said to be of another version than the one in force.
             let in_force = self.chain.versions.of(key.source());
             let entry = policy.adjusted(entry, in_force.as_deref());
-            places.push(place);
             self.loading.note(&key, as_of);
-            stored.push((key, entry));
+            if queued {
+                later.push((key, entry));
+                later_places.push(place);
+            } else {
+                places.push(place);
+                stored.push((key, entry));
+            }
+        }
+        for (place, report) in later_places.into_iter().zip(self.store_later(later).await) {
+            reports[place] = report;
         }
         // Memory has it before slower tiers do: who has seen it there must not join an older load.
         for (key, _) in &stored {
@@ -299,6 +314,40 @@ impl Inner {
             self.chain.refill_now(key, entry);
             self.throttle.worked(key);
         }
+        reports
+    }
+
+    /// Stores in memory, and queues for the tiers that have to wait; waits only while too much is
+    /// queued.
+    async fn store_later(
+        self: &Arc<Self>,
+        entries: Vec<(Key, Entry)>,
+    ) -> Vec<Vec<(&'static str, PutReport)>> {
+        if entries.is_empty() {
+            return Vec::new();
+        }
+        let permits = u32::try_from(entries.len()).unwrap_or(u32::MAX).min(MOST_QUEUED);
+        // Closed never.
+        let permit = Arc::clone(&self.queue).acquire_many_owned(permits).await;
+        let reports = entries.iter().map(|(key, entry)| {
+            self.detach_key(key);
+            let report = self.chain.tiers.iter().map(|tier| {
+                let done = tier.put_now(key, entry);
+                (tier.name(), done.map_or(PutReport::Queued, PutReport::Done))
+            });
+            report.collect()
+        });
+        let reports = reports.collect();
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            inner.chain.put_waiting(&entries).await;
+            for (key, entry) in &entries {
+                inner.detach_key(key);
+                inner.chain.refill_now(key, entry);
+                inner.throttle.worked(key);
+            }
+            drop(permit);
+        });
         reports
     }
 
@@ -320,7 +369,7 @@ impl Inner {
                 }
                 PutReport::Failed(error) => cache_core::Chained(&**error).to_string(),
                 PutReport::Done(cache_core::PutOutcome::Refused { reason }) => reason.clone(),
-                PutReport::Done(_) | PutReport::NotStored => return None,
+                PutReport::Done(_) | PutReport::Queued | PutReport::NotStored => return None,
             };
             let key = key.clone();
             tier.is_required().then_some(Error::NotStored { key, tier: name, reason })

@@ -100,6 +100,9 @@ pub struct SetOptions {
     pub content_type: Option<String>,
     /// Version of the source's data that it was made from; `None`: the one in force.
     pub version: Option<String>,
+    /// Whether to answer once memory has it and it is queued for the slower tiers, not only when they
+    /// have it. A process that is killed loses what is queued; one that closes the chain does not.
+    pub queued: bool,
 }
 
 impl SetOptions {
@@ -113,6 +116,13 @@ impl SetOptions {
     #[must_use]
     pub fn stale_for(mut self, extra: Duration) -> Self {
         self.stale_for = Some(extra);
+        self
+    }
+
+    /// Answered once it is queued for the slower tiers; see [`SetOptions::queued`](Self#structfield.queued).
+    #[must_use]
+    pub fn queued(mut self) -> Self {
+        self.queued = true;
         self
     }
 
@@ -146,6 +156,8 @@ pub enum PutReport {
     Done(PutOutcome),
     /// The tier failed.
     Failed(Arc<cache_core::Error>),
+    /// It is queued for the tier.
+    Queued,
     /// A lifetime of zero: what was there has been removed.
     NotStored,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) bound: Bound,
     /// Connections of an earlier generation are on a file that is no longer the tier's.
     generation: AtomicU64,
+    /// How many files were set aside.
+    set_aside: AtomicUsize,
     /// Pages in the write-ahead log after this process's last commit.
     log_pages: Arc<AtomicUsize>,
     /// Where the journal ended when the file was opened first: what was read from it since may be made
@@ -65,6 +67,7 @@ impl Shared {
             uses: Uses::default(),
             bound: Bound::new(options.max_bytes),
             generation: AtomicU64::new(0),
+            set_aside: AtomicUsize::new(0),
             log_pages: Arc::default(),
             journal_start: AtomicI64::new(0),
             file: Mutex::new(None),
@@ -78,6 +81,10 @@ impl Shared {
 
     pub(crate) fn log_pages(&self) -> usize {
         self.log_pages.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn files_set_aside(&self) -> usize {
+        self.set_aside.load(Ordering::Relaxed)
     }
 
     pub(crate) fn journal_start(&self) -> i64 {
@@ -165,6 +172,7 @@ impl Shared {
         heal::set_aside(&self.options.path, *file, failure)?;
         *file = None;
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }

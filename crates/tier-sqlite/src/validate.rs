@@ -8,6 +8,7 @@ use crate::{
     batch::{self, Batch, Sums},
     error::tier_error,
     rows, stamps,
+    worker::Workers,
 };
 
 /// Entries that are looked at in one read, so that others are not kept waiting.
@@ -17,8 +18,18 @@ const COMPLAINTS: i64 = 100;
 
 /// Checks the file, its entries, and what is kept about them.
 pub(crate) async fn validate(tier: &SqliteTier, repair: bool) -> Result<Validation> {
-    let failed = |failure| tier_error(Op::Inspect, failure);
     let workers = tier.workers(Op::Inspect)?;
+    let before = workers.shared().files_set_aside();
+    let mut found = check(tier, &workers, repair).await?;
+    if workers.shared().files_set_aside() > before && found.count(ProblemKind::File) == 0 {
+        found.add(ProblemKind::File, "it was so damaged that it was set aside");
+        found.note_repaired(ProblemKind::File, 1);
+    }
+    Ok(found)
+}
+
+async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Validation> {
+    let failed = |failure| tier_error(Op::Inspect, failure);
     let mut found = Validation::default();
     for complaint in workers.read(|c, _| Ok(complaints(c)?)).await.map_err(failed)? {
         found.add(ProblemKind::File, complaint);
