@@ -5,11 +5,16 @@ use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
 use bytes::Bytes;
 use larder::{
     Cache, Key, SetOptions,
-    tiers::{SqliteOptions, SqliteTier},
+    tiers::{MemoryTier, SqliteOptions, SqliteTier},
 };
-use rusqlite::{Connection, OptionalExtension};
 use tokio::runtime::Runtime;
 
+mod bare;
+mod documents;
+mod million;
+mod python;
+
+use self::bare::Bare;
 use super::here;
 use crate::{
     Result, data,
@@ -26,15 +31,18 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let threads = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
     let cache = open(&directory.path().join("ours.db"))?;
-    store(&threads, &cache, &keys)?;
+    store(&threads, &cache, &keys, |n| data::noise(VALUE, n as u64))?;
     let bare = Bare::open(&directory.path().join("bare.db"))?;
-    bare.fill(&keys);
+    bare.fill(&keys, |n| data::noise(VALUE, n as u64));
     let asked: Vec<&str> =
         data::order(rows, rows.min(4_096)).into_iter().map(|at| keys[at].as_str()).collect();
 
     reads(effort, report, &threads, &cache, &bare, &asked)?;
     writes(&effort.rounds(5, 11), report, &threads, &cache, &bare);
-    Ok(())
+    queued(&effort.rounds(5, 11), report, &threads, directory.path(), &bare)?;
+    documents::run(effort, report, directory.path())?;
+    million::run(effort, report, &threads, directory.path())?;
+    python::run(report, &threads, directory.path())
 }
 
 fn open(path: &Path) -> Result<Cache> {
@@ -42,11 +50,15 @@ fn open(path: &Path) -> Result<Cache> {
     Ok(Cache::builder().tier(tier).build()?)
 }
 
-fn store(runtime: &Runtime, cache: &Cache, keys: &[Key]) -> Result<()> {
+fn store(
+    runtime: &Runtime,
+    cache: &Cache,
+    keys: &[Key],
+    value: impl Fn(usize) -> Bytes,
+) -> Result<()> {
     for (batch, keys) in keys.chunks(1_000).enumerate() {
         let entry = |(n, key): (usize, &Key)| {
-            let value = data::noise(VALUE, (batch * 1_000 + n) as u64);
-            (key.clone(), value, SetOptions::default())
+            (key.clone(), value(batch * 1_000 + n), SetOptions::default())
         };
         let entries = keys.iter().enumerate().map(entry).collect();
         for outcome in runtime.block_on(cache.set_many(entries))? {
@@ -178,6 +190,53 @@ fn writes(effort: &Effort, report: &mut Report, threads: &Runtime, cache: &Cache
     report.figures("sqlite", &measured);
 }
 
+/// What a `set` that is queued for the file costs its caller.
+fn queued(
+    effort: &Effort,
+    report: &mut Report,
+    threads: &Runtime,
+    directory: &Path,
+    bare: &Bare,
+) -> Result<()> {
+    let tier = SqliteTier::new(SqliteOptions::new(directory.join("queued.db")))?;
+    let cache = Cache::builder().tier(MemoryTier::new(1 << 30)).tier(tier).build()?;
+    let value = data::noise(VALUE, 1);
+    let keys: Vec<Key> = (0..256).map(|n| Key::new(data::key(6_000_000 + n))).collect();
+    let set = async |key: &Key| {
+        let options = SetOptions::default().queued();
+        drop(black_box(cache.set(key, value.clone(), options).await));
+    };
+    threads.block_on(set(&keys[0]));
+    let cases = vec![
+        Case::timed("queued set", |times| {
+            let took = threads.block_on(async {
+                let started = Instant::now();
+                for key in keys.iter().cycle().take(times as usize) {
+                    set(key).await;
+                }
+                started.elapsed()
+            });
+            // What is queued is written before the next case begins.
+            drop(threads.block_on(cache.set(&keys[0], value.clone(), SetOptions::default())));
+            took
+        })
+        .times(64),
+        Case::timed("bare autocommit", |times| {
+            let started = Instant::now();
+            for key in keys.iter().cycle().take(times as usize) {
+                bare.put(key.as_str(), &value);
+            }
+            started.elapsed()
+        })
+        .times(64),
+    ];
+    let measured = measure(effort, cases);
+    let goal = Some((0.05, 0.1));
+    report.compare("sqlite.put_queued", &measured, ("queued set", "bare autocommit"), goal);
+    report.figures("sqlite", &measured);
+    Ok(())
+}
+
 fn all(runtime: &Runtime, tasks: impl Iterator<Item = impl Future<Output = ()> + Send + 'static>) {
     runtime.block_on(async {
         let tasks: Vec<_> = tasks.map(tokio::spawn).collect();
@@ -185,66 +244,4 @@ fn all(runtime: &Runtime, tasks: impl Iterator<Item = impl Future<Output = ()> +
             let _done = task.await;
         }
     });
-}
-
-/// SQLite as a program would use it by itself: a table with an index on a hash of the key.
-struct Bare(Connection);
-
-impl Bare {
-    fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path)?;
-        connection.execute_batch(
-            "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-             PRAGMA cache_size = -65536; PRAGMA mmap_size = 0;
-             CREATE TABLE entries (
-                 id INTEGER PRIMARY KEY, hash INTEGER NOT NULL UNIQUE, key TEXT NOT NULL,
-                 as_of INTEGER NOT NULL, expires_at INTEGER NOT NULL, value BLOB NOT NULL
-             );",
-        )?;
-        Ok(Self(connection))
-    }
-
-    fn fill(&self, keys: &[Key]) {
-        for (batch, keys) in keys.chunks(1_000).enumerate() {
-            self.in_transaction(|| {
-                for (n, key) in keys.iter().enumerate() {
-                    self.put(key.as_str(), &data::noise(VALUE, (batch * 1_000 + n) as u64));
-                }
-            });
-        }
-    }
-
-    fn in_transaction(&self, work: impl FnOnce()) {
-        let _begun = self.0.execute_batch("BEGIN IMMEDIATE");
-        work();
-        let _ended = self.0.execute_batch("COMMIT");
-    }
-
-    fn put(&self, key: &str, value: &Bytes) {
-        let statement = self.0.prepare_cached(
-            "INSERT INTO entries (hash, key, as_of, expires_at, value) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (hash) DO UPDATE SET as_of = excluded.as_of, value = excluded.value",
-        );
-        if let Ok(mut statement) = statement {
-            let parameters = (hash(key), key, 1, i64::MAX, &value[..]);
-            let _stored = black_box(statement.execute(parameters));
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let statement = self.0.prepare_cached(
-            "SELECT as_of, expires_at, value FROM entries WHERE hash = ?1 AND key = ?2",
-        );
-        let row = |row: &rusqlite::Row<'_>| {
-            black_box((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-            row.get::<_, Vec<u8>>(2)
-        };
-        statement.ok()?.query_row((hash(key), key), row).optional().ok()?
-    }
-}
-
-/// Any good hash will do.
-fn hash(key: &str) -> i64 {
-    use std::hash::BuildHasher;
-    foldhash::quality::FixedState::default().hash_one(key).cast_signed()
 }

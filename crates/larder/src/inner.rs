@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use cache_core::{
     Barrier, Clock, Entry, Error as TierError, Freshness, Key, Origin, Selector, Stamp, Timestamp,
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, StaleReason,

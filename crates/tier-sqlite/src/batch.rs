@@ -34,11 +34,7 @@ pub(crate) struct Sums {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(
-        connection: &'a Connection,
-        now: Timestamp,
-        shared: &'a Shared,
-    ) -> Self {
+    pub(crate) fn new(connection: &'a Connection, now: Timestamp, shared: &'a Shared) -> Self {
         Self {
             connection,
             now,

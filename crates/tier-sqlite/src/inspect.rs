@@ -3,7 +3,9 @@
 use std::fs;
 
 use async_trait::async_trait;
-use cache_core::{Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage, Validation};
+use cache_core::{
+    Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage, Validation,
+};
 
 use crate::{SqliteTier, bound::beside, error::tier_error, rows, validate};
 
@@ -67,7 +69,8 @@ impl Inspect for SqliteTier {
             usage.sources = rows.collect::<rusqlite::Result<_>>()?;
             let pragma =
                 |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
-            let wal_bytes = fs::metadata(beside(&options.path, "-wal")).map_or(0, |found| found.len());
+            let wal_bytes =
+                fs::metadata(beside(&options.path, "-wal")).map_or(0, |found| found.len());
             let page_bytes = pragma("page_size")?;
             usage.log_bytes = wal_bytes;
             usage.free_bytes = pragma("freelist_count")? * page_bytes;

@@ -53,7 +53,8 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
     let now = tier.options.clock.now();
     let mut after = i64::MIN;
     loop {
-        let batch = workers.read(move |connection, options| Ok(look(connection, options, after, now)?));
+        let batch =
+            workers.read(move |connection, options| Ok(look(connection, options, after, now)?));
         let looked = batch.await.map_err(failed)?;
         found.entries += looked.entries;
         let (mut damaged, mut senseless) = (0, 0);
@@ -222,7 +223,8 @@ fn tags(connection: &Connection, repair: bool) -> rusqlite::Result<Vec<(ProblemK
     let mut rows = statement.query([])?;
     let mut unlike = Vec::new();
     while let Some(row) = rows.next()? {
-        let (id, own, indexed) = (row.get::<_, i64>(0)?, row.get::<_, String>(1), row.get::<_, String>(2)?);
+        let (id, own, indexed) =
+            (row.get::<_, i64>(0)?, row.get::<_, String>(1), row.get::<_, String>(2)?);
         // A row that cannot be read is an entry's problem.
         let Ok(own) = own else { continue };
         let mut sorted: Vec<&str> = own.lines().collect();
@@ -240,7 +242,8 @@ fn tags(connection: &Connection, repair: bool) -> rusqlite::Result<Vec<(ProblemK
         for (id, own) in unlike {
             connection.execute("DELETE FROM entry_tags WHERE entry = ?1", [id])?;
             for tag in own.lines() {
-                connection.execute("INSERT OR IGNORE INTO entry_tags VALUES (?1, ?2)", (tag, id))?;
+                connection
+                    .execute("INSERT OR IGNORE INTO entry_tags VALUES (?1, ?2)", (tag, id))?;
             }
         }
     }
