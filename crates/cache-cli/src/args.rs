@@ -15,7 +15,8 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 6 partly done, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 5 problems found,
+6 partly done, 130 interrupted.
 Start with:  larder demo";
 
 /// Flags that every command takes.
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Warm(WarmArgs),
     /// Show what is stored, by tier and source
     Stats,
+    /// Check everything that is stored, and mend or remove what is wrong
+    Validate(ValidateArgs),
     /// Check or show the configuration
     Config {
         #[command(subcommand)]
@@ -82,6 +85,13 @@ Examples:
 
 A markets file is CSV with a column `market` (names, slugs or CBSA codes) and, if wanted, further
 columns that feed URL parameters.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ValidateArgs {
+    /// Mend what can be mended, and remove what cannot
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {

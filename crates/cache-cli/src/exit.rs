@@ -11,6 +11,7 @@ pub(crate) enum Exit {
     Failed,
     Usage,
     Configuration,
+    ProblemsFound,
     PartlyDone,
     Interrupted,
 }
@@ -22,6 +23,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Configuration => 3,
+            Self::ProblemsFound => 5,
             Self::PartlyDone => 6,
             Self::Interrupted => 130,
         }
@@ -34,6 +36,7 @@ impl Exit {
             Self::Failed => "failed",
             Self::Usage => "usage",
             Self::Configuration => "configuration",
+            Self::ProblemsFound => "problems_found",
             Self::PartlyDone => "partly_done",
             Self::Interrupted => "interrupted",
         }

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod stats;
 mod table;
+mod validate;
 mod warm;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
             Command::Get(args) => get::run(&global, &args).await,
             Command::Warm(args) => warm::run(&global, &args).await,
             Command::Stats => stats::run(&global).await,
+            Command::Validate(args) => validate::run(&global, &args).await,
             Command::Config { command: ConfigCommand::Check } => config::check(&global),
             Command::Config { command: ConfigCommand::Show } => config::show(&global),
         }

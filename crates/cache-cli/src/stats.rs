@@ -79,6 +79,9 @@ fn document(path: &Path, tiers: &[(&str, Usage)]) -> Value {
             "raw_bytes": total.raw_bytes,
             "stored_bytes": total.stored_bytes,
             "occupied_bytes": usage.occupied_bytes,
+            "log_bytes": usage.log_bytes,
+            "free_bytes": usage.free_bytes,
+            "capacity_bytes": usage.capacity_bytes,
             "sources": sources,
         })
     };
@@ -107,10 +110,16 @@ fn text(path: &Path, tiers: &[(&str, Usage)]) -> String {
             ]);
         }
         occupied = format!(
-            "{occupied}{}: {} entries, {} on disk\n",
+            "{occupied}{}: {} entries, {} on disk ({} of that in its log, {} free){}\n",
             shown(path),
             table::count(total.entries),
-            table::size(usage.occupied_bytes)
+            table::size(usage.occupied_bytes),
+            table::size(usage.log_bytes),
+            table::size(usage.free_bytes),
+            usage
+                .capacity_bytes
+                .map(|most| format!(", at most {}", table::size(most)))
+                .unwrap_or_default()
         );
     }
     let headings = ["TIER", "SOURCE", ">ENTRIES", ">SIZE", ">STORED", ">RATIO"];

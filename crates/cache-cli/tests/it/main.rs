@@ -8,4 +8,5 @@ mod demonstration;
 mod harness;
 mod reading;
 mod usage;
+mod validating;
 mod warming;
