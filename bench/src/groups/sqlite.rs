@@ -1,10 +1,18 @@
 //! Reads and writes of the SQLite tier, beside SQLite itself on a file of the same shape.
 
-use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use larder::{
-    Cache, Key, SetOptions,
+    Cache, Key, Loaded, SetOptions,
     tiers::{MemoryTier, SqliteOptions, SqliteTier},
 };
 use tokio::runtime::Runtime;
@@ -18,7 +26,7 @@ use self::bare::Bare;
 use super::here;
 use crate::{
     Result, data,
-    measure::{Case, Effort, measure},
+    measure::{Case, Effort, measure, median},
     report::Report,
 };
 
@@ -39,7 +47,8 @@ pub(crate) fn run(effort: &Effort, report: &mut Report) -> Result<()> {
 
     reads(effort, report, &threads, &cache, &bare, &asked)?;
     writes(&effort.rounds(5, 11), report, &threads, &cache, &bare);
-    queued(&effort.rounds(5, 11), report, &threads, directory.path(), &bare)?;
+    fills(report, &threads, directory.path(), &bare)?;
+    queued(&effort.rounds(5, 11), report, &threads, directory.path())?;
     documents::run(effort, report, directory.path())?;
     million::run(effort, report, &threads, directory.path())?;
     python::run(report, &threads, directory.path())
@@ -147,31 +156,41 @@ fn writes(effort: &Effort, report: &mut Report, threads: &Runtime, cache: &Cache
     let value = data::noise(VALUE, 1);
     let keys: Vec<Key> = (0..1_024).map(|n| Key::new(data::key(5_000_000 + n))).collect();
     let keys = &keys;
+    // What is stored is new, as what is loaded mostly is.
+    let (next, next_bare) = (AtomicUsize::new(10_000_000), AtomicUsize::new(10_000_000));
+    let take = |next: &AtomicUsize, count: usize| -> Vec<Key> {
+        let first = next.fetch_add(count, Ordering::Relaxed);
+        (first..first + count).map(|n| Key::new(data::key(n))).collect()
+    };
     let cases = vec![
-        Case::new("bare rows, 1,000 in a transaction", |times| {
-            for _ in 0..times {
+        Case::timed("bare rows, 1,000 in a transaction", |times| {
+            let fresh = take(&next_bare, 1_000 * times as usize);
+            let started = Instant::now();
+            for keys in fresh.chunks(1_000) {
                 bare.in_transaction(|| {
-                    for key in keys.iter().take(1_000) {
+                    for key in keys {
                         bare.put(key.as_str(), &value);
                     }
                 });
             }
+            started.elapsed()
         })
         .operations(1_000)
         .times(2),
-        Case::new("set, 64 tasks", |times| {
-            let tasks = (0..TASKS).map(|task| {
+        Case::timed("set, 64 tasks", |times| {
+            let own: Vec<Vec<Key>> = (0..TASKS).map(|_| take(&next, times as usize)).collect();
+            let tasks = own.into_iter().map(|own| {
                 let (cache, value) = (cache.clone(), value.clone());
-                let own: Vec<Key> =
-                    keys.iter().skip(16 * task as usize).take(16).cloned().collect();
                 async move {
-                    for key in own.iter().cycle().take(times as usize) {
+                    for key in &own {
                         let set = cache.set(key, value.clone(), SetOptions::default());
                         drop(black_box(set.await));
                     }
                 }
             });
+            let started = Instant::now();
             all(threads, tasks);
+            started.elapsed()
         })
         .operations(TASKS)
         .times(32),
@@ -190,14 +209,57 @@ fn writes(effort: &Effort, report: &mut Report, threads: &Runtime, cache: &Cache
     report.figures("sqlite", &measured);
 }
 
-/// What a `set` that is queued for the file costs its caller.
-fn queued(
-    effort: &Effort,
-    report: &mut Report,
-    threads: &Runtime,
-    directory: &Path,
-    bare: &Bare,
-) -> Result<()> {
+/// What storing in the file costs a reader whose value was loaded: it is stored behind the answer.
+fn fills(report: &mut Report, threads: &Runtime, directory: &Path, bare: &Bare) -> Result<()> {
+    const LOADS: usize = 500;
+    let tier = SqliteTier::new(SqliteOptions::new(directory.join("fills.db")))?;
+    let with = Cache::builder().tier(MemoryTier::new(1 << 30)).tier(tier).build()?;
+    let without = Cache::builder().tier(MemoryTier::new(1 << 30)).build()?;
+    let value = data::noise(VALUE, 1);
+    let mut next = 20_000_000;
+    // From the end of a load until the reader has its value.
+    let mut fill = |cache: &Cache| {
+        let mut took: Vec<f64> = Vec::with_capacity(LOADS);
+        for _ in 0..LOADS {
+            next += 1;
+            let (key, value) = (data::key(next), value.clone());
+            let ended = Arc::new(Mutex::new(None));
+            let noted = Arc::clone(&ended);
+            let load = move |_| async move {
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                Ok(Loaded::new(value))
+            };
+            let cache = cache.clone();
+            let read = async move { cache.get_or_load(&key, load).await.map(|_| Instant::now()) };
+            let read = threads.block_on(async { tokio::spawn(read).await });
+            let ended = *ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Ok(Ok(read)), Some(ended)) = (read, ended) {
+                took.push(read.duration_since(ended).as_nanos() as f64);
+            }
+        }
+        median(took)
+    };
+    let mut autocommit = || {
+        let mut took = Vec::with_capacity(LOADS);
+        for n in 0..LOADS {
+            let started = Instant::now();
+            bare.put(&data::key(30_000_000 + n), &value);
+            took.push(started.elapsed().as_nanos() as f64);
+        }
+        median(took)
+    };
+    let rounds: Vec<(f64, f64, f64)> =
+        (0..7).map(|_| (fill(&with), fill(&without), autocommit())).collect();
+    let ours = median(rounds.iter().map(|(with, without, _)| (with - without).max(0.0)).collect());
+    let base = median(rounds.iter().map(|(.., base)| *base).collect());
+    report.ratio("sqlite.put_queued", ours, (base, "bare autocommit, p50"), Some((0.05, 0.1)));
+    let with = median(rounds.iter().map(|(with, ..)| *with).collect());
+    report.figure("sqlite: from the end of a load to its reader, p50", with, "ns");
+    Ok(())
+}
+
+/// What a `set` that is queued for the file takes.
+fn queued(effort: &Effort, report: &mut Report, threads: &Runtime, directory: &Path) -> Result<()> {
     let tier = SqliteTier::new(SqliteOptions::new(directory.join("queued.db")))?;
     let cache = Cache::builder().tier(MemoryTier::new(1 << 30)).tier(tier).build()?;
     let value = data::noise(VALUE, 1);
@@ -206,33 +268,19 @@ fn queued(
         let options = SetOptions::default().queued();
         drop(black_box(cache.set(key, value.clone(), options).await));
     };
-    threads.block_on(set(&keys[0]));
-    let cases = vec![
-        Case::timed("queued set", |times| {
-            let took = threads.block_on(async {
-                let started = Instant::now();
-                for key in keys.iter().cycle().take(times as usize) {
-                    set(key).await;
-                }
-                started.elapsed()
-            });
-            // What is queued is written before the next case begins.
-            drop(threads.block_on(cache.set(&keys[0], value.clone(), SetOptions::default())));
-            took
-        })
-        .times(64),
-        Case::timed("bare autocommit", |times| {
+    let case = Case::timed("set, queued", |times| {
+        let took = threads.block_on(async {
             let started = Instant::now();
             for key in keys.iter().cycle().take(times as usize) {
-                bare.put(key.as_str(), &value);
+                set(key).await;
             }
             started.elapsed()
-        })
-        .times(64),
-    ];
-    let measured = measure(effort, cases);
-    let goal = Some((0.05, 0.1));
-    report.compare("sqlite.put_queued", &measured, ("queued set", "bare autocommit"), goal);
+        });
+        // What is queued is written before the next round.
+        drop(threads.block_on(cache.set(&keys[0], value.clone(), SetOptions::default())));
+        took
+    });
+    let measured = measure(effort, vec![case.times(64)]);
     report.figures("sqlite", &measured);
     Ok(())
 }

@@ -99,13 +99,10 @@ impl SqliteTier {
     }
 
     /// What is given back for a row, removing it if it is damaged.
-    fn accept(&self, workers: &Workers, key: &Key, found: Found, now: Timestamp) -> Option<Entry> {
+    fn accept(&self, workers: &Workers, key: &Key, found: Found) -> Option<Entry> {
         match found {
             Found::Nothing => None,
-            Found::Entry(row, entry) => {
-                workers.shared().uses.note(row, now);
-                Some(entry)
-            }
+            Found::Entry(_, entry) => Some(entry),
             Found::Damaged { id, checksum, reason } => {
                 self.corrupt.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(tier = NAME, %key, reason, "damaged entry removed");
@@ -208,7 +205,8 @@ impl Tier for SqliteTier {
         let quick =
             |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
         if let Some(found) = workers.read_here(quick) {
-            return Ok(self.accept(&workers, key, found, now));
+            workers.shared().uses.note(found.row().into_iter(), now);
+            return Ok(self.accept(&workers, key, found));
         }
         let found = self.get_many(std::slice::from_ref(key)).await;
         match found {
@@ -247,17 +245,13 @@ impl Tier for SqliteTier {
             // One snapshot, and one taking of the read lock, for all.
             let snapshot = (asked.len() > 1).then(|| connection.unchecked_transaction());
             let snapshot = snapshot.transpose()?;
-            let found: rusqlite::Result<Vec<_>> =
-                asked.iter().map(|key| rows::find(connection, options, key, now)).collect();
+            let found = rows::find_many(connection, options, &asked, now);
             drop(snapshot);
             Ok(found?)
         });
         let found = found.await.map_err(|failure| tier_error(Op::Get, failure))?;
-        Ok(keys
-            .iter()
-            .zip(found)
-            .map(|(key, found)| self.accept(&workers, key, found, now))
-            .collect())
+        workers.shared().uses.note(found.iter().filter_map(Found::row), now);
+        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found)).collect())
     }
 
     async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use cache_core::{CodecId, Entry, Key, Stamp, Tag, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, named_params, types::Value};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, named_params, types::Value};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
@@ -44,6 +44,16 @@ pub(crate) enum Found {
         checksum: Value,
         reason: String,
     },
+}
+
+impl Found {
+    /// The row that an entry was found in.
+    pub(crate) fn row(&self) -> Option<i64> {
+        match self {
+            Self::Entry(row, _) => Some(*row),
+            Self::Nothing | Self::Damaged { .. } => None,
+        }
+    }
 }
 
 /// The hash a row is found by.
@@ -112,7 +122,7 @@ impl Stored {
                 if old.is_tagged || !self.tags.is_empty() {
                     self.replace_tags(batch.connection, old.id)?;
                 }
-                batch.uses.note(old.id, batch.now);
+                batch.uses.note([old.id].into_iter(), batch.now);
                 added.entries = 0;
                 added.raw_bytes = added.raw_bytes.saturating_sub(old.raw_len);
                 added.stored_bytes = added.stored_bytes.saturating_sub(old.stored_len);
@@ -258,36 +268,39 @@ pub(crate) fn can_be_read(connection: &Connection) -> bool {
     connection.prepare_cached(&FIND).is_ok()
 }
 
-/// Looks a key up.
-pub(crate) fn find(
+/// Looks keys up.
+pub(crate) fn find_many(
     connection: &Connection,
     options: &SqliteOptions,
-    key: &Key,
+    keys: &[Key],
     now: Timestamp,
-) -> rusqlite::Result<Found> {
-    // Nothing is larger than that.
-    let found = find_up_to(connection, options, key, now, i64::MAX)?;
-    Ok(found.unwrap_or(Found::Nothing))
+) -> rusqlite::Result<Vec<Found>> {
+    let mut statement = connection.prepare_cached(&FIND)?;
+    let mut find = |key| {
+        // Nothing is larger than that.
+        let found = find_up_to(&mut statement, options, key, now, i64::MAX)?;
+        Ok(found.unwrap_or(Found::Nothing))
+    };
+    keys.iter().map(&mut find).collect()
 }
 
-/// The same, but nothing of a value that takes long to read and decode.
+/// Looks one up, but finds nothing of a value that takes long to read and decode.
 pub(crate) fn find_quickly(
     connection: &Connection,
     options: &SqliteOptions,
     key: &Key,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Found>> {
-    find_up_to(connection, options, key, now, QUICK_BYTES)
+    find_up_to(&mut *connection.prepare_cached(&FIND)?, options, key, now, QUICK_BYTES)
 }
 
 fn find_up_to(
-    connection: &Connection,
+    statement: &mut Statement<'_>,
     options: &SqliteOptions,
     key: &Key,
     now: Timestamp,
     largest: i64,
 ) -> rusqlite::Result<Option<Found>> {
-    let mut statement = connection.prepare_cached(&FIND)?;
     let mut rows = statement.query((key_hash(key.as_str()), key.as_str()))?;
     let Some(row) = rows.next()? else { return Ok(Some(Found::Nothing)) };
     if row.get::<_, i64>(11).is_ok_and(|raw_len| raw_len > largest) {

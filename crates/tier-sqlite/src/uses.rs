@@ -25,12 +25,16 @@ pub(crate) struct Uses {
 }
 
 impl Uses {
-    pub(crate) fn note(&self, row: i64, now: Timestamp) {
+    /// Notes that rows are used now.
+    pub(crate) fn note(&self, rows: impl Iterator<Item = i64>, now: Timestamp) {
+        let now = seconds(now);
         let mut noted = self.lock();
-        if noted.len() < MOST || noted.contains_key(&row) {
-            noted.insert(row, seconds(now));
-            self.count.store(noted.len(), Ordering::Relaxed);
+        for row in rows {
+            if noted.len() < MOST || noted.contains_key(&row) {
+                noted.insert(row, now);
+            }
         }
+        self.count.store(noted.len(), Ordering::Relaxed);
     }
 
     /// Whether there are so many that they should be written now.
