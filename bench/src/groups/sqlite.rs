@@ -239,7 +239,7 @@ fn fills(report: &mut Report, threads: &Runtime, directory: &Path, bare: &Bare) 
         }
         median(took)
     };
-    let mut autocommit = || {
+    let autocommit = || {
         let mut took = Vec::with_capacity(LOADS);
         for n in 0..LOADS {
             let started = Instant::now();

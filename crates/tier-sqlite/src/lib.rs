@@ -40,7 +40,7 @@ use std::{
 use async_trait::async_trait;
 use cache_core::{
     Barrier, Capability, CodecId, Entry, Error, ErrorKind, Follower, Inspect, Journal, Key, Lease,
-    Op, PutOutcome, Result, Selector, Stamp, Stamped, Tier, Timestamp, Verdict,
+    Op, PutOutcome, Result, Selector, Stamp, Stamped, Tier, Verdict,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
