@@ -68,13 +68,17 @@ CREATE TABLE uses (
 CREATE INDEX uses_by_time ON uses (used_at);
 
 CREATE TRIGGER entries_deleted AFTER DELETE ON entries BEGIN
-    UPDATE totals SET
-        entries = entries - 1,
-        -- A damaged row may have anything in its columns.
-        raw_bytes = raw_bytes - CASE WHEN typeof(old.raw_len) = 'integer'
-            AND old.raw_len BETWEEN 0 AND 1099511627776 THEN old.raw_len ELSE 0 END,
-        stored_bytes = stored_bytes - coalesce(length(old.value), 0)
-    WHERE source = old.source;
+    -- What was stored in the same transaction may not have been added yet. A damaged row may have
+    -- anything in its columns.
+    INSERT INTO totals VALUES (
+        old.source, -1,
+        CASE WHEN typeof(old.raw_len) = 'integer' AND old.raw_len BETWEEN 0 AND 1099511627776
+            THEN -old.raw_len ELSE 0 END,
+        -coalesce(length(old.value), 0))
+    ON CONFLICT (source) DO UPDATE SET
+        entries = entries + excluded.entries,
+        raw_bytes = raw_bytes + excluded.raw_bytes,
+        stored_bytes = stored_bytes + excluded.stored_bytes;
     DELETE FROM entry_tags WHERE entry = old.id;
     DELETE FROM uses WHERE entry = old.id;
 END;

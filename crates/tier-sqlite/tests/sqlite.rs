@@ -368,3 +368,38 @@ async fn a_file_may_have_a_name_that_sqlite_takes_for_something_else() {
         assert_eq!(open(&path).get(&Key::new("a:1")).await.unwrap(), Some(entry), "{name}");
     }
 }
+
+#[tokio::test]
+async fn sums_are_right_when_the_first_entry_of_a_source_goes_in_the_transaction_it_came_in() {
+    let (_dir, path) = file();
+    let (tier, stamps) = (Arc::new(open(&path)), stamps());
+    tier.put(&Key::new("other:a"), &entry(&stamps, "v")).await.unwrap();
+    // They wait for the lock together, and are one transaction then.
+    let lock = Connection::open(&path).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let key = Key::new("new:a");
+    let first = tokio::spawn({
+        let (tier, key) = (Arc::clone(&tier), Key::new("other:b"));
+        let entry = entry(&stamps, "v");
+        async move { tier.put(&key, &entry).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    let put = tokio::spawn({
+        let (tier, key, entry) = (Arc::clone(&tier), key.clone(), entry(&stamps, "value"));
+        async move { tier.put(&key, &entry).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    let remove = tokio::spawn({
+        let (tier, key) = (Arc::clone(&tier), key.clone());
+        async move { tier.remove(&key).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    drop(lock);
+    first.await.unwrap();
+    put.await.unwrap();
+    assert!(remove.await.unwrap());
+    let usage = tier.usage().await.unwrap();
+    let sources: Vec<_> = usage.sources.iter().map(|one| (&*one.source, one.entries)).collect();
+    assert_eq!(sources, [("other", 2)]);
+    tier.close().await.unwrap();
+}
