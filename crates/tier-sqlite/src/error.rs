@@ -85,6 +85,7 @@ impl Failure {
                 // A file that may not become larger, or a disk that takes nothing.
                 Some(ErrorCode::SystemIoFailure) if is_of_writing(error) => ErrorKind::Refused,
                 Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
+                _ if is_of_no_known_format(error) => ErrorKind::Corrupt,
                 Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
                 Some(
                     ErrorCode::ReadOnly
@@ -113,6 +114,7 @@ impl Failure {
                 let codes = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
                 error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
                     || extended_code(error) == Some(ffi::SQLITE_IOERR_SHORT_READ)
+                    || is_of_no_known_format(error)
             }
             _ => false,
         }
@@ -135,6 +137,11 @@ impl Failure {
 
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
+}
+
+/// Whether a number in the header says that only a later SQLite can read it. No error code does.
+fn is_of_no_known_format(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(_, Some(text)) if text == "unsupported file format")
 }
 
 fn is_of_writing(error: &rusqlite::Error) -> bool {

@@ -22,6 +22,7 @@ mod migrate;
 mod open;
 mod options;
 mod rows;
+mod schema;
 mod shared;
 mod stamps;
 mod uses;

@@ -19,7 +19,7 @@ use crate::{
     bound::beside,
     error::Failure,
     migrate::{self, FORMAT},
-    rows,
+    rows, schema,
 };
 
 /// "LRDR": marks the file as ours.
@@ -168,7 +168,7 @@ fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(),
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster; what it made is looked at again.
     if matches!(look(&transaction, &options.path)?, Found::Empty) {
-        transaction.execute_batch(migrate::SCHEMA)?;
+        transaction.execute_batch(schema::SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
@@ -192,14 +192,8 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
     match format {
         _ if application != APPLICATION_ID => {}
         FORMAT => {
-            let tables: i64 = transaction.query_row(
-                "SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'index', 'trigger')",
-                [],
-                |row| row.get(0),
-            )?;
-            if tables < migrate::OBJECTS {
-                let why =
-                    format!("of its schema's {} parts only {tables} are there", migrate::OBJECTS);
+            if let Some(part) = schema::damaged_part(transaction)? {
+                let why = format!("{part} of its schema is not as it was written");
                 return Err(Failure::Damaged { path: path.to_owned(), why });
             }
             return Ok(Found::Known);
