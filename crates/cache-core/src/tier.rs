@@ -272,7 +272,11 @@ pub struct Usage {
     pub sources: Vec<SourceUsage>,
     /// Bytes occupied in all, with keys, metadata and bookkeeping: memory, or size on disk.
     pub occupied_bytes: u64,
-    /// Most bytes it may occupy, if bounded.
+    /// Of these, bytes that hold nothing at present: they are used again, or given back.
+    pub free_bytes: u64,
+    /// Of these, bytes of a log of what was written lately, if the tier keeps one.
+    pub log_bytes: u64,
+    /// Most bytes it may occupy, beside such a log, if bounded.
     pub capacity_bytes: Option<u64>,
     /// Entries it gave up to stay within its bound, since it was opened.
     pub evictions: u64,

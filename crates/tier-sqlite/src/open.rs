@@ -11,7 +11,9 @@ use std::{
 use cache_core::ErrorKind;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior,
-    config::DbConfig::{SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_TRUSTED_SCHEMA},
+    config::DbConfig::{
+        SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, SQLITE_DBCONFIG_TRUSTED_SCHEMA,
+    },
 };
 
 use crate::{
@@ -211,6 +213,10 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
     if application == 0 && format == 0 && tables.is_empty() {
         return Ok(Found::Empty);
     }
+    if schema::damaged_part(transaction)?.is_none() {
+        let why = "its header says that it belongs to another program".to_owned();
+        return Err(Failure::Damaged { path: path.to_owned(), why });
+    }
     let tables = if tables.is_empty() { "no tables".to_owned() } else { tables };
     Err(Failure::Foreign { path: path.to_owned(), tables })
 }
@@ -254,6 +260,9 @@ fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failu
 
 /// The file may have been made by anybody who can write to its directory.
 fn harden(connection: &Connection) -> Result<(), Failure> {
+    // The log of a file that turns out to be another program's, or damaged, stays as it is. Nor may
+    // connections of a file that was replaced touch that of its successor, which has the same name.
+    connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;

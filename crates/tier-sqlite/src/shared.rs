@@ -96,9 +96,6 @@ impl Shared {
         }
         *file = now;
         drop(file);
-        // The connections of a file that was replaced must not touch the log of the one that
-        // replaced it, which has the same name.
-        connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if role == Role::Writer {
             self.bound.look_at_disk(&self.options.path);
             let log_pages = Arc::clone(&self.log_pages);
@@ -115,16 +112,22 @@ impl Shared {
     /// nothing; whether it does.
     pub(crate) fn renew_if_replaced(&self) -> bool {
         let path = &self.options.path;
+        let generation = self.generation();
         let file = self.file();
         let replaced = file.is_some() && *file != FileId::of(path);
-        let emptied = file.is_some() && fs::metadata(path).is_ok_and(|found| found.len() == 0);
+        let emptied = file.is_some() && heal::is_emptied(path);
         drop(file);
-        match (replaced, emptied) {
-            (true, _) => self.renew("it was removed or replaced"),
-            (_, true) => self.renew("it was emptied"),
-            _ => return false,
+        if replaced {
+            self.renew("it was removed or replaced");
+        } else if emptied {
+            // Not used again: connections that nobody uses just now keep it locked.
+            let failure = Failure::Damaged { path: path.clone(), why: "it was emptied".to_owned() };
+            if let Err(failure) = self.set_aside(&failure, generation) {
+                tracing::debug!(%failure, "an emptied file cannot be set aside");
+                return false;
+            }
         }
-        true
+        replaced || emptied
     }
 
     /// Has every thread open the file anew.

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
 mod damage;
+mod file;
 mod support;

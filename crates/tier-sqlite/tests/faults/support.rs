@@ -70,9 +70,8 @@ fn fresh(n: u64) -> Entry {
     } else {
         format!("{{\"n\":{n},\"text\":\"{}\"}}", "abcdefg ".repeat(len as usize / 8)).into_bytes()
     };
-    let later = |hours: u64| {
-        Timestamp::from_millis(NOW).saturating_add(Duration::from_hours(1 + hours))
-    };
+    let later =
+        |hours: u64| Timestamp::from_millis(NOW).saturating_add(Duration::from_hours(1 + hours));
     let tags = (0..n % 4).map(|tag| Tag::new(format!("tag:{}", n % 7 + tag)).unwrap());
     Entry::builder(value, stamp(n))
         .expires_at(later(n % 9))
