@@ -8,13 +8,27 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
-use crate::{error::Failure, shared::Slot};
+use crate::{
+    error::Failure,
+    shared::{Outcome, Slot},
+};
 
 /// A log of this many pages (8 MiB) is worth a checkpoint.
 const DUE: usize = 1_024;
-/// One of this many (128 MiB) is cut by the writer itself: under constant writes a checkpoint beside
-/// them may never see its end.
-const TOO_LONG: usize = 16 * DUE;
+
+/// The same beside a file that may have so many pages: the log of a small one is small, too.
+fn due(limit: u64) -> usize {
+    usize::try_from(limit / 4).unwrap_or(DUE).clamp(16, DUE)
+}
+
+/// A log of this many pages (128 MiB) is cut by the writer itself: under constant writes a checkpoint
+/// beside them may never see its end.
+fn too_long(limit: u64) -> usize {
+    match due(limit) {
+        DUE => 16 * DUE,
+        due => 2 * due,
+    }
+}
 /// How long the writer waits for readers of a log that is too long, and how often.
 const CUT_WAIT: Duration = Duration::from_millis(200);
 const CUT_PAUSE: Duration = Duration::from_secs(2);
@@ -35,8 +49,8 @@ impl Checkpoints {
     }
 
     /// Asks for a checkpoint if the log, of so many pages, is worth one.
-    pub(crate) fn ask_if_due(&self, log_pages: usize) {
-        if log_pages >= DUE {
+    pub(crate) fn ask_if_due(&self, log_pages: usize, limit: u64) {
+        if log_pages >= due(limit) {
             // Full: one is asked for already.
             _ = self.ask.try_send(());
         }
@@ -44,24 +58,18 @@ impl Checkpoints {
 
     /// Cuts a log that is too long.
     pub(crate) fn bound_log(&mut self, slot: &mut Slot, log_pages: usize) {
-        let now = Instant::now();
-        if log_pages < TOO_LONG {
+        if log_pages < too_long(slot.shared().bound.limit()) {
             self.told = false;
             return;
         }
-        if self.next_cut.is_some_and(|next| now < next) {
+        if self.next_cut.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        self.next_cut = Some(now + CUT_PAUSE);
-        let cut = slot.run(|connection, shared| {
-            connection.busy_timeout(CUT_WAIT)?;
-            let progress = checkpoint(connection, "RESTART");
-            connection.busy_timeout(shared.options.busy_timeout)?;
-            progress
-        });
-        if let Ok(Progress { busy: true, .. }) = cut
-            && !std::mem::replace(&mut self.told, true)
-        {
+        let cut = cut(slot);
+        let busy = matches!(cut, Ok(Progress { busy: true }));
+        // Who fails, or waits for readers in vain, does not try at every write.
+        self.next_cut = (busy || cut.is_err()).then(|| Instant::now() + CUT_PAUSE);
+        if busy && !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 log_bytes = log_pages as u64 * crate::open::PAGE_BYTES.unsigned_abs(),
                 "the write-ahead log grows: a reader, here or in another process, has kept an old \
@@ -69,6 +77,16 @@ impl Checkpoints {
             );
         }
     }
+}
+
+/// Moves all of the log into the file, so that it begins anew.
+pub(crate) fn cut(slot: &mut Slot) -> Outcome<Progress> {
+    slot.run(|connection, shared| {
+        connection.busy_timeout(CUT_WAIT)?;
+        let progress = checkpoint(connection, "RESTART");
+        connection.busy_timeout(shared.options.busy_timeout)?;
+        progress
+    })
 }
 
 /// How far a checkpoint came.

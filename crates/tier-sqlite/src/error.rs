@@ -87,8 +87,10 @@ impl Failure {
                 Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
                 _ if is_of_no_known_format(error) => ErrorKind::Corrupt,
                 Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
+                // A log, or its index, that cannot be made beside the file: see `is_of_rights`.
                 Some(
                     ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
                     | ErrorCode::DiskFull
                     | ErrorCode::PermissionDenied
                     | ErrorCode::AuthorizationForStatementDenied
@@ -97,7 +99,6 @@ impl Failure {
                 Some(
                     ErrorCode::DatabaseBusy
                     | ErrorCode::DatabaseLocked
-                    | ErrorCode::CannotOpen
                     | ErrorCode::SystemIoFailure
                     | ErrorCode::FileLockingProtocolFailed,
                 ) => ErrorKind::Unavailable,
@@ -124,6 +125,18 @@ impl Failure {
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) | Self::At { error, .. }
             if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+
+    /// Whether the file, or one beside it, may not be written, or made.
+    pub(crate) fn is_of_rights(&self) -> bool {
+        match self {
+            Self::Prepare { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Sqlite(error) | Self::At { error, .. } => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
+            ),
+            _ => false,
+        }
     }
 
     /// Whether the connection may be at fault, and is better opened anew.

@@ -53,15 +53,28 @@ impl Role {
     }
 }
 
+/// A connection that has just been opened.
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    /// Whether it may not see what another writes, or keep that from writing.
+    pub(crate) only_reads: bool,
+}
+
 /// Opens a connection to the tier's file.
-pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Connection, Failure> {
-    let opened = open_to_write(options, role);
-    match opened {
+pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Opened, Failure> {
+    match open_to_write(options, role) {
+        Ok(connection) => Ok(Opened { connection, only_reads: false }),
         // What cannot be written may still be read.
-        Err(failure) if role.only_reads() && failure.kind() == ErrorKind::Refused => {
-            open_to_read(options, &failure)?.ok_or(failure)
+        Err(failure)
+            if role.only_reads()
+                && (failure.kind() == ErrorKind::Refused || failure.is_of_rights()) =>
+        {
+            // Why it cannot be written says more than why it cannot be read either.
+            let read = open_to_read(options, &failure).ok().flatten();
+            let connection = read.ok_or(failure)?;
+            Ok(Opened { connection, only_reads: true })
         }
-        opened => opened,
+        Err(failure) => Err(failure),
     }
 }
 

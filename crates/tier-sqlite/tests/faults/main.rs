@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
+mod child;
 mod damage;
 mod file;
+mod rights;
+mod room;
 mod support;
