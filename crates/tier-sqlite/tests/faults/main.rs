@@ -5,6 +5,7 @@
 mod child;
 mod damage;
 mod file;
+mod formats;
 mod rights;
 mod room;
 mod support;
