@@ -15,20 +15,19 @@ use crate::{
 
 /// A log of this many pages (8 MiB) is worth a checkpoint.
 const DUE: usize = 1_024;
+/// One of this many (128 MiB) is cut by the writer itself: under constant writes a checkpoint beside
+/// them may never see its end.
+const TOO_LONG: usize = 16 * DUE;
 
-/// The same beside a file that may have so many pages: the log of a small one is small, too.
-fn due(limit: u64) -> usize {
-    usize::try_from(limit / 4).unwrap_or(DUE).clamp(16, DUE)
-}
-
-/// A log of this many pages (128 MiB) is cut by the writer itself: under constant writes a checkpoint
-/// beside them may never see its end.
-fn too_long(limit: u64) -> usize {
-    match due(limit) {
-        DUE => 16 * DUE,
-        due => 2 * due,
+/// The same beside a file that may have so many pages. The log of a small one is small, too, and only
+/// the writer moves it: that takes no time, and nobody is in the way.
+fn limits(file_pages: u64) -> (usize, usize) {
+    match usize::try_from(file_pages / 4).unwrap_or(DUE) {
+        DUE.. => (DUE, TOO_LONG),
+        few => (usize::MAX, few.max(16)),
     }
 }
+
 /// How long the writer waits for readers of a log that is too long, and how often.
 const CUT_WAIT: Duration = Duration::from_millis(200);
 const CUT_PAUSE: Duration = Duration::from_secs(2);
@@ -50,7 +49,7 @@ impl Checkpoints {
 
     /// Asks for a checkpoint if the log, of so many pages, is worth one.
     pub(crate) fn ask_if_due(&self, log_pages: usize, limit: u64) {
-        if log_pages >= due(limit) {
+        if log_pages >= limits(limit).0 {
             // Full: one is asked for already.
             _ = self.ask.try_send(());
         }
@@ -58,7 +57,7 @@ impl Checkpoints {
 
     /// Cuts a log that is too long.
     pub(crate) fn bound_log(&mut self, slot: &mut Slot, log_pages: usize) {
-        if log_pages < too_long(slot.shared().bound.limit()) {
+        if log_pages < limits(slot.shared().bound.limit()).1 {
             self.told = false;
             return;
         }

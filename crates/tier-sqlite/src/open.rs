@@ -31,8 +31,9 @@ pub(crate) const APPLICATION_ID: i64 = 0x4C52_4452;
 pub(crate) const PAGE_BYTES: i64 = 8_192;
 const PAGE_CACHE_KIB: i64 = 16_384;
 
-/// What is kept of a write-ahead log that is used anew.
-const LOG_BYTES_KEPT: i64 = 32 << 20;
+/// What is kept of a write-ahead log that is used anew, and of that of a small file.
+const LOG_BYTES_KEPT: u64 = 32 << 20;
+const LEAST_LOG_BYTES_KEPT: u64 = 1 << 20;
 
 /// How soon to ask again for the write-ahead log.
 const RETRY_WAL: Duration = Duration::from_millis(5);
@@ -290,7 +291,8 @@ fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Re
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)?;
     // The log keeps its place on disk for the next writes, but not all of it after a storm.
-    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    let kept = options.max_bytes.clamp(LEAST_LOG_BYTES_KEPT, LOG_BYTES_KEPT);
+    connection.pragma_update(None, "journal_size_limit", kept.cast_signed())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     match role {
         Role::Reader => connection.pragma_update(None, "query_only", true)?,

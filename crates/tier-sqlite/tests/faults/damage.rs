@@ -92,10 +92,10 @@ const FLIPS: u32 = 5_000;
 const PAGE: usize = 8_192;
 
 /// Flips one bit at a time, mostly of bytes that are in use.
-async fn flips(seed: u64) -> Seen {
+async fn flips(start: u64) -> Seen {
     let (_dir, path) = file_in_memory();
     let files = files(&path).await;
-    let (mut dice, mut seen) = (Dice::new(seed), Seen::default());
+    let (mut dice, mut seen) = (Dice::new(start), Seen::default());
     for round in 0..FLIPS {
         let (sound, rows) = &files[dice.below(FILES) as usize];
         let mut at = dice.below(sound.len() as u64);

@@ -19,6 +19,9 @@ use crate::support::{
 
 const ROWS: u64 = 60;
 
+/// What is done to a file, and how.
+type Damage = (&'static str, fn(&Path));
+
 /// Writes over a piece of the file.
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     use std::os::unix::fs::FileExt;
@@ -65,7 +68,7 @@ async fn is_set_aside(path: &Path, tier: &SqliteTier, what: &str) {
 
 #[tokio::test]
 async fn a_damaged_file_is_set_aside_when_it_is_opened() {
-    let damages: [(&str, fn(&Path)); 8] = [
+    let damages: [Damage; 8] = [
         ("magic", |path| overwrite(path, 3, b"X")),
         ("page size", |path| overwrite(path, 16, &[0x10, 0x01])),
         ("first page", |path| overwrite(path, 0, &[0; 8_192])),
@@ -79,10 +82,10 @@ async fn a_damaged_file_is_set_aside_when_it_is_opened() {
         let (_dir, path) = file();
         make(&path, 0..ROWS).await;
         damage(&path);
-        let damaged = fs::read(&path).unwrap();
+        let bytes = fs::read(&path).unwrap();
         let tier = open(&path);
         is_set_aside(&path, &tier, what).await;
-        assert_eq!(fs::read(&asides(&path)[0]).unwrap(), damaged, "{what}: kept as it was");
+        assert_eq!(fs::read(&asides(&path)[0]).unwrap(), bytes, "{what}: kept as it was");
         tier.close().await.unwrap();
     }
 }
@@ -299,7 +302,7 @@ async fn a_log_removed_under_an_open_tier_costs_what_was_in_it() {
 
 #[tokio::test]
 async fn a_log_that_is_damaged_while_the_tier_is_closed_costs_what_was_in_it() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    let damages: [Damage; 5] = [
         ("removed", |log| fs::remove_file(log).unwrap()),
         ("half", |log| truncate(log, fs::metadata(log).unwrap().len() / 2)),
         ("to its header", |log| truncate(log, 32)),
@@ -371,7 +374,7 @@ async fn tiers_that_meet_one_damaged_file_set_it_aside_once_and_go_on() {
         // Some have it open already.
         assert_eq!(right(&tiers[0], 0..ROWS).await, 60);
         assert_eq!(right(&tiers[1], 0..ROWS).await, 60);
-        overwrite(&path, 8_192 * (round % 3), &[0x5A; 24_576]);
+        overwrite(&path, 8_192 * (round % 3), &vec![0x5A; 24_576]);
         std::thread::scope(|scope| {
             for (n, tier) in (0..).zip(&tiers) {
                 scope.spawn(move || {

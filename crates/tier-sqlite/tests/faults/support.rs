@@ -61,7 +61,7 @@ fn fresh(n: u64) -> Entry {
     let mut dice = Dice::new(n);
     let len = match n % 24 {
         0 => 20_000,
-        1 | 2 | 3 => 2_000,
+        1..=3 => 2_000,
         _ => 10 + dice.below(200),
     };
     // Noise, that no codec makes smaller, and text, that it does.
@@ -200,7 +200,7 @@ pub(crate) fn pragma(connection: &Connection, name: &str) -> u64 {
     connection.pragma_query_value(None, name, |row| row.get(0)).unwrap()
 }
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Numbers that follow from a seed (`SplitMix64`).
 pub(crate) struct Dice(u64);
 
 impl Dice {
