@@ -270,13 +270,13 @@ pub struct SourceUsage {
 pub struct Usage {
     /// By source, sorted by name.
     pub sources: Vec<SourceUsage>,
-    /// Bytes of the write-ahead log, where there is one; part of `occupied_bytes`.
-    pub log_bytes: u64,
-    /// Bytes on disk that hold nothing, and are used next; part of `occupied_bytes`.
-    pub free_bytes: u64,
     /// Bytes occupied in all, with keys, metadata and bookkeeping: memory, or size on disk.
     pub occupied_bytes: u64,
-    /// Most bytes it may occupy, if bounded.
+    /// Of these, bytes that hold nothing at present: they are used again, or given back.
+    pub free_bytes: u64,
+    /// Of these, bytes of a log of what was written lately, if the tier keeps one.
+    pub log_bytes: u64,
+    /// Most bytes it may occupy, beside such a log, if bounded.
     pub capacity_bytes: Option<u64>,
     /// Entries it gave up to stay within its bound, since it was opened.
     pub evictions: u64,

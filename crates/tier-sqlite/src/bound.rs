@@ -12,6 +12,8 @@ use crate::{batch::Batch, open::PAGE_BYTES, shared::Shared};
 
 /// Most entries that go in one step.
 const STEP: u64 = 512;
+/// More than any file has.
+const MOST_ENTRIES: u64 = 1 << 32;
 /// What the log and other files may need of a small disk.
 const ROOM_FOR_LOG: u64 = 256 << 20;
 /// Free pages that are worth giving back (2 MiB), and how many are in one step: it takes some 20 ms.
@@ -113,7 +115,8 @@ pub(crate) fn make_room(batch: &mut Batch<'_>, target: u64) -> rusqlite::Result<
     let before = used_pages(connection)?;
     let mut used = before;
     while used > target {
-        let entries = entries(connection)?.max(1);
+        // As many as are on that many pages; at most a few, so no damaged sum makes them too many.
+        let entries = entries(connection)?.clamp(1, MOST_ENTRIES);
         let step = ((used - target) * entries / used + 1).min(STEP);
         let gone = evict(connection, batch.now.as_millis(), step)?;
         if gone == 0 {
@@ -153,8 +156,8 @@ fn evict(connection: &Connection, now: i64, most: u64) -> rusqlite::Result<u64> 
 
 fn entries(connection: &Connection) -> rusqlite::Result<u64> {
     let entries: i64 = connection
-        .prepare_cached("SELECT coalesce(sum(entries), 0) FROM totals")?
-        .query_row([], |row| row.get(0))?;
+        .prepare_cached("SELECT coalesce(sum(max(0, min(entries, ?1))), 0) FROM totals")?
+        .query_row([MOST_ENTRIES.cast_signed()], |row| row.get(0))?;
     Ok(entries.max(0).cast_unsigned())
 }
 
@@ -163,12 +166,15 @@ pub(crate) fn used_pages(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(pages(connection)?.saturating_sub(free_pages(connection)?))
 }
 
-fn pages(connection: &Connection) -> rusqlite::Result<u64> {
+pub(crate) fn pages(connection: &Connection) -> rusqlite::Result<u64> {
     connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))
 }
 
-fn free_pages(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))
+pub(crate) fn free_pages(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("PRAGMA freelist_count")?;
+    let free: i64 = statement.query_row([], |row| row.get(0))?;
+    // Less than none in a damaged header.
+    Ok(free.max(0).cast_unsigned())
 }
 
 /// Gives a piece of what is free back to the disk; whether there was one that is worth it.

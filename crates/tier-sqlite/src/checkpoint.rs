@@ -10,13 +10,11 @@ use rusqlite::Connection;
 
 use crate::{
     error::Failure,
-    shared::{Shared, Slot},
+    shared::{Outcome, Shared, Slot},
 };
 
-/// A log of this many pages (32 MiB) is worth a checkpoint, and so is one of a share of a small file:
-/// each takes two waits for the disk.
+/// A log of this many pages (32 MiB) is worth a checkpoint: each takes two waits for the disk.
 const DUE: usize = 4_096;
-const DUE_SHARE: u64 = 8;
 /// So few pages that were written beside a checkpoint are moved while writers wait: only then does
 /// the log begin anew, on disk space that it has already.
 const FEW: i64 = 256;
@@ -25,6 +23,21 @@ const ROUNDS: usize = 4;
 const RESTART_WAIT: Duration = Duration::from_millis(20);
 /// A log of this many times what is due is cut by the writer itself.
 const TOO_LONG: usize = 4;
+/// The log of a file that may not have that many pages (32 MiB) is small, too, and only the writer
+/// moves it: that takes little time, and nobody is in the way.
+const SMALL_FILE: u64 = 4_096;
+
+/// From how many pages on a log is worth a checkpoint, and is too long.
+fn limits(shared: &Shared) -> (usize, usize) {
+    match shared.bound.limit() {
+        few @ 0..SMALL_FILE => (usize::MAX, usize::try_from(few / 4).unwrap_or(0).max(16)),
+        many => {
+            let due = usize::try_from(many / 8).map_or(DUE, |share| share.min(DUE));
+            (due, TOO_LONG * due)
+        }
+    }
+}
+
 /// How long the writer waits for readers of a log that is too long, and how often.
 const CUT_WAIT: Duration = Duration::from_millis(200);
 const CUT_PAUSE: Duration = Duration::from_secs(2);
@@ -46,7 +59,7 @@ impl Checkpoints {
 
     /// Asks for a checkpoint if the log is worth one.
     pub(crate) fn ask_if_due(&self, shared: &Shared) {
-        if shared.log_pages() >= due(shared) {
+        if shared.log_pages() >= limits(shared).0 {
             // Full: one is asked for already.
             _ = self.ask.try_send(());
         }
@@ -54,25 +67,19 @@ impl Checkpoints {
 
     /// Cuts a log that is too long.
     pub(crate) fn bound_log(&mut self, slot: &mut Slot) {
-        let now = Instant::now();
         let log_pages = slot.shared().log_pages();
-        if log_pages < TOO_LONG * due(slot.shared()) {
+        if log_pages < limits(slot.shared()).1 {
             self.told = false;
             return;
         }
-        if self.next_cut.is_some_and(|next| now < next) {
+        if self.next_cut.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        self.next_cut = Some(now + CUT_PAUSE);
-        let cut = slot.run(|connection, shared| {
-            connection.busy_timeout(CUT_WAIT)?;
-            let progress = checkpoint(connection, "RESTART");
-            connection.busy_timeout(shared.options.busy_timeout)?;
-            progress
-        });
-        if let Ok(Progress { busy: true, .. }) = cut
-            && !std::mem::replace(&mut self.told, true)
-        {
+        let cut = cut(slot);
+        let busy = matches!(cut, Ok(Progress { busy: true, .. }));
+        // Who fails, or waits for readers in vain, does not try at every write.
+        self.next_cut = (busy || cut.is_err()).then(|| Instant::now() + CUT_PAUSE);
+        if busy && !std::mem::replace(&mut self.told, true) {
             tracing::warn!(
                 log_bytes = log_pages as u64 * crate::open::PAGE_BYTES.unsigned_abs(),
                 "the write-ahead log grows: a reader, here or in another process, has kept an old \
@@ -82,9 +89,14 @@ impl Checkpoints {
     }
 }
 
-/// Pages that make a log worth a checkpoint.
-fn due(shared: &Shared) -> usize {
-    usize::try_from(shared.bound.limit() / DUE_SHARE).map_or(DUE, |share| share.clamp(32, DUE))
+/// Moves all of the log into the file, so that it begins anew.
+pub(crate) fn cut(slot: &mut Slot) -> Outcome<Progress> {
+    slot.run(|connection, shared| {
+        connection.busy_timeout(CUT_WAIT)?;
+        let progress = checkpoint(connection, "RESTART");
+        connection.busy_timeout(shared.options.busy_timeout)?;
+        progress
+    })
 }
 
 /// How far a checkpoint came.

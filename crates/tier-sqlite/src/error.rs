@@ -85,9 +85,12 @@ impl Failure {
                 // A file that may not become larger, or a disk that takes nothing.
                 Some(ErrorCode::SystemIoFailure) if is_of_writing(error) => ErrorKind::Refused,
                 Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
+                _ if is_of_no_known_format(error) => ErrorKind::Corrupt,
                 Some(ErrorCode::NotADatabase) => ErrorKind::Unusable,
+                // A log, or its index, that cannot be made beside the file: see `is_of_rights`.
                 Some(
                     ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
                     | ErrorCode::DiskFull
                     | ErrorCode::PermissionDenied
                     | ErrorCode::AuthorizationForStatementDenied
@@ -96,7 +99,6 @@ impl Failure {
                 Some(
                     ErrorCode::DatabaseBusy
                     | ErrorCode::DatabaseLocked
-                    | ErrorCode::CannotOpen
                     | ErrorCode::SystemIoFailure
                     | ErrorCode::FileLockingProtocolFailed,
                 ) => ErrorKind::Unavailable,
@@ -113,6 +115,7 @@ impl Failure {
                 let codes = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
                 error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
                     || extended_code(error) == Some(ffi::SQLITE_IOERR_SHORT_READ)
+                    || is_of_no_known_format(error)
             }
             _ => false,
         }
@@ -122,6 +125,18 @@ impl Failure {
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Sqlite(error) | Self::At { error, .. }
             if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+
+    /// Whether the file, or one beside it, may not be written, or made.
+    pub(crate) fn is_of_rights(&self) -> bool {
+        match self {
+            Self::Prepare { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Sqlite(error) | Self::At { error, .. } => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
+            ),
+            _ => false,
+        }
     }
 
     /// Whether the connection may be at fault, and is better opened anew.
@@ -135,6 +150,11 @@ impl Failure {
 
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
+}
+
+/// Whether a number in the header says that only a later SQLite can read it. No error code does.
+fn is_of_no_known_format(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(_, Some(text)) if text == "unsupported file format")
 }
 
 fn is_of_writing(error: &rusqlite::Error) -> bool {

@@ -39,8 +39,9 @@ pub(crate) fn set_aside(
             return Err(Failure::NotADatabase(path.to_owned()));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if let Some(last) =
-            last_aside(path).filter(|last| now.saturating_sub(*last) < AT_MOST_EVERY.as_secs())
+        if let Some(last) = last_aside(path)
+            // A copy of nothing fills no disk.
+            .filter(|last| !is_emptied(path) && now.saturating_sub(*last) < AT_MOST_EVERY.as_secs())
         {
             let aside = aside(path, last);
             return Err(Failure::DamagedAgain { path: path.to_owned(), aside });
@@ -65,6 +66,11 @@ pub(crate) fn set_aside(
     // Whoever waits for the lock looks again.
     drop(fs::remove_file(&lock_path));
     done
+}
+
+/// Whether there is less than the smallest page: SQLite takes that for a new file.
+pub(crate) fn is_emptied(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() < 512)
 }
 
 fn private(path: &Path) -> io::Result<File> {
@@ -95,9 +101,19 @@ fn last_aside(path: &Path) -> Option<u64> {
 /// It is opened past SQLite, which may only be done while no connection of this process is on it:
 /// closing it drops their locks. There is none that has not found it to be ours.
 fn is_ours(path: &Path) -> io::Result<bool> {
-    let mut start = Vec::new();
-    File::open(path)?.take(MARK_WITHIN).read_to_end(&mut start)?;
+    let start = start_of(path)?;
     let application = start.get(68..72).and_then(|bytes| bytes.try_into().ok());
     let known = application.map(i32::from_be_bytes).map(i64::from) == Some(APPLICATION_ID);
-    Ok(known || start.windows(MARK.len()).any(|window| window == MARK))
+    // All of a young file may be in its log.
+    Ok(known || has_mark(&start) || start_of(&beside(path, "-wal")).is_ok_and(|log| has_mark(&log)))
+}
+
+fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(MARK_WITHIN).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+fn has_mark(bytes: &[u8]) -> bool {
+    bytes.windows(MARK.len()).any(|window| window == MARK)
 }

@@ -36,20 +36,21 @@ impl Here {
         job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
     ) -> Option<T> {
         for slot in &self.slots {
-            let mut slot = match slot.try_lock() {
+            let slot = match slot.try_lock() {
                 Ok(slot) => slot,
                 // A job that panicked left nothing half done: it only reads.
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => continue,
             };
-            let Some(connection) = slot.idle() else { continue };
+            let Some(idle) = slot.idle() else { continue };
+            let Some(connection) = idle.connection() else { continue };
             return match job(connection) {
                 Ok(done) => done,
                 Err(error) => {
                     // Not one that found a lock: it is as good as before.
                     let busy = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
                     if !error.sqlite_error_code().is_some_and(|code| busy.contains(&code)) {
-                        slot.close();
+                        idle.close();
                     }
                     None
                 }

@@ -7,7 +7,12 @@ use cache_core::{
     Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage, Validation,
 };
 
-use crate::{SqliteTier, bound::beside, error::tier_error, rows, validate};
+use crate::{
+    SqliteTier,
+    bound::{self, beside},
+    error::tier_error,
+    rows, validate,
+};
 
 #[async_trait]
 impl Inspect for SqliteTier {
@@ -52,29 +57,33 @@ impl Inspect for SqliteTier {
 
     async fn usage(&self) -> Result<Usage> {
         let workers = self.workers(Op::Inspect)?;
-        let usage = workers.read(|connection, options| {
+        let (evicted, _) = workers.shared().bound.counts();
+        let capacity_bytes = workers.shared().bound.max_bytes();
+        let usage = workers.read(move |connection, options| {
             let mut usage = Usage::default();
+            usage.capacity_bytes = Some(capacity_bytes);
+            usage.evictions = evicted.entries;
             let mut statement = connection.prepare_cached(
                 "SELECT source, entries, raw_bytes, stored_bytes FROM totals
                  WHERE entries > 0 ORDER BY source",
             )?;
             let rows = statement.query_map([], |row| {
+                // A damaged sum may be less than nothing.
+                let sum = |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.max(0));
                 Ok(SourceUsage {
                     source: row.get(0)?,
-                    entries: row.get(1)?,
-                    raw_bytes: row.get(2)?,
-                    stored_bytes: row.get(3)?,
+                    entries: sum(1)?.cast_unsigned(),
+                    raw_bytes: sum(2)?.cast_unsigned(),
+                    stored_bytes: sum(3)?.cast_unsigned(),
                 })
             })?;
             usage.sources = rows.collect::<rusqlite::Result<_>>()?;
-            let pragma =
-                |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
-            let wal_bytes =
+            let page_bytes: u64 =
+                connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+            usage.free_bytes = bound::free_pages(connection)?.saturating_mul(page_bytes);
+            usage.log_bytes =
                 fs::metadata(beside(&options.path, "-wal")).map_or(0, |found| found.len());
-            let page_bytes = pragma("page_size")?;
-            usage.log_bytes = wal_bytes;
-            usage.free_bytes = pragma("freelist_count")? * page_bytes;
-            usage.occupied_bytes = pragma("page_count")? * page_bytes + wal_bytes;
+            usage.occupied_bytes = bound::pages(connection)? * page_bytes + usage.log_bytes;
             Ok(usage)
         });
         let mut usage = usage.await.map_err(|failure| tier_error(Op::Inspect, failure))?;

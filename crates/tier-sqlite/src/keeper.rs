@@ -104,6 +104,8 @@ impl Keeper {
         if now >= self.disk_due {
             self.disk_due = now + DISK_EVERY;
             self.shared.bound.look_at_disk(&self.shared.options.path);
+            // Rights may have been given back, and room.
+            self.shared.renew_if_only_read();
         }
         if self.shared.renew_if_replaced() {
             self.log_file = None;

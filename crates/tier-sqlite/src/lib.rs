@@ -22,6 +22,7 @@ mod migrate;
 mod open;
 mod options;
 mod rows;
+mod schema;
 mod shared;
 mod stamps;
 mod uses;
@@ -135,7 +136,8 @@ impl SqliteTier {
         let (key, entry) = (key.clone(), entry.clone());
         let compress = self.options.compressor.clone();
         let Some(compress) = compress.filter(|c| entry.value().len() >= c.threshold) else {
-            return Ok(Plan::Store(Stored::new(key, entry, CodecId::RAW, None)));
+            let stored = Stored::new(key, entry, CodecId::RAW, None);
+            return Ok(Plan::of(stored, workers.shared().bound.max_bytes()));
         };
         let work = move || match compress.codec.encode(entry.value()) {
             Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
@@ -146,7 +148,10 @@ impl SqliteTier {
             }
         };
         let stored = workers.compute(work).await;
-        stored.map(Plan::Store).map_err(|failure| tier_error(Op::Put, failure))
+        let max_bytes = workers.shared().bound.max_bytes();
+        stored
+            .map(|stored| Plan::of(stored, max_bytes))
+            .map_err(|failure| tier_error(Op::Put, failure))
     }
 }
 
@@ -163,6 +168,16 @@ enum Plan {
 }
 
 impl Plan {
+    /// Stores it, unless most of what a file of `max_bytes` holds had to go for it.
+    fn of(stored: Stored, max_bytes: u64) -> Self {
+        let len = stored.stored_len();
+        if len <= max_bytes / 2 {
+            return Self::Store(stored);
+        }
+        let reason = format!("its {len} bytes are more than half of the {max_bytes} for all");
+        Self::Refuse { key: stored.key().clone(), as_of: stored.entry().as_of(), reason }
+    }
+
     fn carry_out(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<PutOutcome> {
         Ok(match self {
             Self::Store(stored) => {

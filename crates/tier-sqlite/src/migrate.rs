@@ -10,9 +10,6 @@ use crate::{SqliteOptions, bound::beside, error::Failure};
 
 /// Format this code writes; `PRAGMA user_version` of the file.
 pub(crate) const FORMAT: i64 = 2;
-pub(crate) const SCHEMA: &str = include_str!("schema.sql");
-/// Tables, indexes and triggers of the schema, with those that SQLite makes for it.
-pub(crate) const OBJECTS: i64 = 17;
 
 /// The step from each format to the next, from 1 on.
 const STEPS: [&str; 1] = [include_str!("migrate/2.sql")];

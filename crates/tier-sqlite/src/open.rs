@@ -11,7 +11,9 @@ use std::{
 use cache_core::ErrorKind;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior,
-    config::DbConfig::{SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_TRUSTED_SCHEMA},
+    config::DbConfig::{
+        SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, SQLITE_DBCONFIG_TRUSTED_SCHEMA,
+    },
 };
 
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     bound::beside,
     error::Failure,
     migrate::{self, FORMAT},
-    rows,
+    rows, schema,
 };
 
 /// "LRDR": marks the file as ours.
@@ -28,8 +30,9 @@ pub(crate) const APPLICATION_ID: i64 = 0x4C52_4452;
 /// writes a third faster with rows of 2 KB, at equal reads.
 pub(crate) const PAGE_BYTES: i64 = 8_192;
 
-/// What is kept of a write-ahead log that is used anew.
-const LOG_BYTES_KEPT: i64 = 64 << 20;
+/// What is kept of a write-ahead log that is used anew, and of that of a small file.
+const LOG_BYTES_KEPT: u64 = 64 << 20;
+const LEAST_LOG_BYTES_KEPT: u64 = 1 << 20;
 
 /// How soon to ask again for the write-ahead log.
 const RETRY_WAL: Duration = Duration::from_millis(5);
@@ -61,15 +64,28 @@ impl Role {
     }
 }
 
+/// A connection that has just been opened.
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    /// Whether it may not see what another writes, or keep that from writing.
+    pub(crate) only_reads: bool,
+}
+
 /// Opens a connection to the tier's file.
-pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Connection, Failure> {
-    let opened = open_to_write(options, role);
-    match opened {
+pub(crate) fn open(options: &SqliteOptions, role: Role) -> Result<Opened, Failure> {
+    match open_to_write(options, role) {
+        Ok(connection) => Ok(Opened { connection, only_reads: false }),
         // What cannot be written may still be read.
-        Err(failure) if role.only_reads() && failure.kind() == ErrorKind::Refused => {
-            open_to_read(options, &failure)?.ok_or(failure)
+        Err(failure)
+            if role.only_reads()
+                && (failure.kind() == ErrorKind::Refused || failure.is_of_rights()) =>
+        {
+            // Why it cannot be written says more than why it cannot be read either.
+            let read = open_to_read(options, &failure).ok().flatten();
+            let connection = read.ok_or(failure)?;
+            Ok(Opened { connection, only_reads: true })
         }
-        opened => opened,
+        Err(failure) => Err(failure),
     }
 }
 
@@ -178,7 +194,7 @@ fn recognise(connection: &mut Connection, options: &SqliteOptions) -> Result<(),
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster; what it made is looked at again.
     if matches!(look(&transaction, &options.path)?, Found::Empty) {
-        transaction.execute_batch(migrate::SCHEMA)?;
+        transaction.execute_batch(schema::SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
@@ -202,14 +218,8 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
     match format {
         _ if application != APPLICATION_ID => {}
         FORMAT => {
-            let tables: i64 = transaction.query_row(
-                "SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'index', 'trigger')",
-                [],
-                |row| row.get(0),
-            )?;
-            if tables < migrate::OBJECTS {
-                let why =
-                    format!("of its schema's {} parts only {tables} are there", migrate::OBJECTS);
+            if let Some(part) = schema::damaged_part(transaction)? {
+                let why = format!("{part} of its schema is not as it was written");
                 return Err(Failure::Damaged { path: path.to_owned(), why });
             }
             return Ok(Found::Known);
@@ -226,6 +236,10 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
     let tables = tables(transaction)?;
     if application == 0 && format == 0 && tables.is_empty() {
         return Ok(Found::Empty);
+    }
+    if schema::damaged_part(transaction)?.is_none() {
+        let why = "its header says that it belongs to another program".to_owned();
+        return Err(Failure::Damaged { path: path.to_owned(), why });
     }
     let tables = if tables.is_empty() { "no tables".to_owned() } else { tables };
     Err(Failure::Foreign { path: path.to_owned(), tables })
@@ -270,6 +284,9 @@ fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failu
 
 /// The file may have been made by anybody who can write to its directory.
 fn harden(connection: &Connection) -> Result<(), Failure> {
+    // The log of a file that turns out to be another program's, or damaged, stays as it is. Nor may
+    // connections of a file that was replaced touch that of its successor, which has the same name.
+    connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
@@ -284,7 +301,8 @@ fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Re
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -role.page_cache_kib())?;
     // The log keeps its place on disk for the next writes, but not all of it after a storm.
-    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    let kept = options.max_bytes.clamp(LEAST_LOG_BYTES_KEPT, LOG_BYTES_KEPT);
+    connection.pragma_update(None, "journal_size_limit", kept.cast_signed())?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     match role {
         Role::Reader => connection.pragma_update(None, "query_only", true)?,

@@ -84,7 +84,7 @@ impl SqliteOptions {
     }
 
     /// Largest size of the file, in bytes, beside its log: what has expired goes first, then what was
-    /// used least recently. Default: 1 GiB.
+    /// used least recently. A value that needs more than half of it is not stored. Default: 1 GiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self

@@ -86,6 +86,11 @@ impl Stored {
         &self.entry
     }
 
+    /// Bytes of the value as it is stored.
+    pub(crate) fn stored_len(&self) -> u64 {
+        self.value().len() as u64
+    }
+
     fn value(&self) -> &[u8] {
         self.encoded.as_deref().unwrap_or(self.entry.value())
     }

@@ -5,8 +5,8 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     os::unix::fs::MetadataExt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -43,7 +43,14 @@ pub(crate) struct Shared {
     /// Which file is open, if one is. Held while it is opened: two connections that both make the
     /// schema would wait for each other.
     file: Mutex<Option<FileId>>,
+    /// Whether a connection was opened past what SQLite needs to write, or found that it cannot.
+    only_read: AtomicBool,
+    /// The connections of all threads.
+    connections: Mutex<Vec<Weak<Place>>>,
 }
+
+/// Where a thread keeps its connection, and the generation of that.
+type Place = Mutex<Option<(u64, Connection)>>;
 
 /// What tells a file from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,8 @@ impl Shared {
             log_pages: Arc::default(),
             journal_start: AtomicI64::new(0),
             file: Mutex::new(None),
+            only_read: AtomicBool::new(false),
+            connections: Mutex::default(),
             options,
         }
     }
@@ -103,11 +112,14 @@ impl Shared {
     fn open(&self, role: Role) -> Result<(u64, Connection), Failure> {
         let mut file = self.file();
         let generation = self.generation();
-        let mut connection = open::open(&self.options, role)?;
+        let open::Opened { mut connection, only_reads } = open::open(&self.options, role)?;
+        if only_reads {
+            self.only_read.store(true, Ordering::Release);
+        }
         let now = FileId::of(&self.options.path);
         if file.is_some() && *file != now {
             // The others are on another file.
-            self.generation.fetch_add(1, Ordering::AcqRel);
+            self.begin_generation();
         }
         if file.is_none() || *file != now {
             // A file of another format may have none.
@@ -116,9 +128,6 @@ impl Shared {
         }
         *file = now;
         drop(file);
-        // The connections of a file that was replaced must not touch the log of the one that
-        // replaced it, which has the same name.
-        connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if role == Role::Writer {
             self.bound.look_at_disk(&self.options.path);
             let log_pages = Arc::clone(&self.log_pages);
@@ -135,22 +144,28 @@ impl Shared {
     /// nothing; whether it does.
     pub(crate) fn renew_if_replaced(&self) -> bool {
         let path = &self.options.path;
+        let generation = self.generation();
         let file = self.file();
         let replaced = file.is_some() && *file != FileId::of(path);
-        let emptied = file.is_some() && fs::metadata(path).is_ok_and(|found| found.len() == 0);
+        let emptied = file.is_some() && heal::is_emptied(path);
         drop(file);
-        match (replaced, emptied) {
-            (true, _) => self.renew("it was removed or replaced"),
-            (_, true) => self.renew("it was emptied"),
-            _ => return false,
+        if replaced {
+            self.renew("it was removed or replaced");
+        } else if emptied {
+            // Not used again: connections that nobody uses just now keep it locked.
+            let failure = Failure::Damaged { path: path.clone(), why: "it was emptied".to_owned() };
+            if let Err(failure) = self.set_aside(&failure, generation) {
+                tracing::debug!(%failure, "an emptied file cannot be set aside");
+                return false;
+            }
         }
-        true
+        replaced || emptied
     }
 
     /// Has every thread open the file anew.
     pub(crate) fn renew(&self, why: &str) {
         *self.file() = None;
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.begin_generation();
         tracing::warn!(path = %self.options.path.display(), "the file is opened anew: {why}");
     }
 
@@ -171,9 +186,35 @@ impl Shared {
         }
         heal::set_aside(&self.options.path, *file, failure)?;
         *file = None;
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.begin_generation();
         self.set_aside.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Connections of before are of no use any more. Those that nobody uses just now are closed here:
+    /// what SQLite keeps of a file for all connections of a process, its locks and the index of its
+    /// log, stays with the last of them. The others are closed by who uses them.
+    fn begin_generation(&self) {
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let places = self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for place in places.iter().filter_map(Weak::upgrade) {
+            if let Ok(mut open) = place.try_lock() {
+                open.take_if(|(opened, _)| *opened != generation);
+            }
+        }
+    }
+
+    /// Notes that the file could not be written.
+    fn note_only_read(&self) {
+        self.only_read.store(true, Ordering::Release);
+    }
+
+    /// Has every thread open the file anew if one of them could only read it: it may be possible to
+    /// write it now, and it is once somebody did.
+    pub(crate) fn renew_if_only_read(&self) {
+        if self.only_read.swap(false, Ordering::AcqRel) {
+            self.begin_generation();
+        }
     }
 }
 
@@ -188,12 +229,33 @@ fn random() -> i64 {
 pub(crate) struct Slot {
     shared: Arc<Shared>,
     role: Role,
-    open: Option<(u64, Connection)>,
+    place: Arc<Place>,
+}
+
+/// A connection that is open.
+pub(crate) struct Idle<'a>(MutexGuard<'a, Option<(u64, Connection)>>);
+
+impl Idle<'_> {
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        self.0.as_ref().map(|(_, connection)| connection)
+    }
+
+    pub(crate) fn close(mut self) {
+        *self.0 = None;
+    }
+}
+
+fn lock(place: &Place) -> MutexGuard<'_, Option<(u64, Connection)>> {
+    // A job that panicked left nothing half done: SQLite undoes what was not committed.
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Slot {
     pub(crate) fn new(shared: &Arc<Shared>, role: Role) -> Self {
-        Self { shared: Arc::clone(shared), role, open: None }
+        let place = Arc::new(Mutex::new(None));
+        let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.push(Arc::downgrade(&place));
+        Self { shared: Arc::clone(shared), role, place }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -206,13 +268,18 @@ impl Slot {
         &mut self,
         mut job: impl FnMut(&mut Connection, &Shared) -> Result<T, Failure>,
     ) -> Outcome<T> {
-        let shared = Arc::clone(&self.shared);
+        let shared = &self.shared;
+        let mut open = lock(&self.place);
         let mut attempt = || {
-            let result = self.connection().and_then(|connection| job(connection, &shared));
+            let result = connection(&mut open, shared, self.role)
+                .and_then(|connection| job(connection, shared));
             result.map_err(|failure| {
                 let failure = failure.at(&shared.options.path);
                 if failure.spoils_connection() {
-                    self.open = None;
+                    *open = None;
+                }
+                if failure.is_of_rights() {
+                    shared.note_only_read();
                 }
                 failure
             })
@@ -228,28 +295,22 @@ impl Slot {
             },
             result => result,
         };
+        // Who began another generation could not close this one.
+        let generation = shared.generation();
+        open.take_if(|(opened, _)| *opened != generation);
         result.map_err(Arc::new)
     }
 
-    fn connection(&mut self) -> Result<&mut Connection, Failure> {
-        let generation = self.shared.generation();
-        self.open.take_if(|(opened, _)| *opened != generation);
-        if self.open.is_none() {
-            self.open = Some(self.shared.open(self.role)?);
-        }
-        let open = self.open.as_mut().ok_or(Failure::Closed)?;
-        Ok(&mut open.1)
-    }
-
     /// The connection if it is open and of this generation, without opening one.
-    pub(crate) fn idle(&mut self) -> Option<&mut Connection> {
+    pub(crate) fn idle(&self) -> Option<Idle<'_>> {
         let generation = self.shared.generation();
-        self.open.take_if(|(opened, _)| *opened != generation);
-        self.open.as_mut().map(|open| &mut open.1)
+        let mut open = lock(&self.place);
+        open.take_if(|(opened, _)| *opened != generation);
+        open.is_some().then_some(Idle(open))
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
+        lock(&self.place).is_some()
     }
 
     /// Opens it, whatever becomes of that.
@@ -259,17 +320,33 @@ impl Slot {
     }
 
     pub(crate) fn close(&mut self) {
-        self.open = None;
+        *lock(&self.place) = None;
     }
 
     /// Closes it; if no other process has the file open, its log is moved into it and removed.
     pub(crate) fn close_last(&mut self) {
         let current = FileId::of(&self.shared.options.path);
         let is_current = current.is_some() && current == *self.shared.file();
-        if let Some(connection) = self.idle().filter(|_| is_current) {
+        if let Some(connection) =
+            self.idle().filter(|_| is_current).as_ref().and_then(Idle::connection)
+        {
             // If that fails the log stays, as after a crash.
             drop(connection.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false));
         }
         self.close();
     }
+}
+
+fn connection<'a>(
+    open: &'a mut Option<(u64, Connection)>,
+    shared: &Shared,
+    role: Role,
+) -> Result<&'a mut Connection, Failure> {
+    let generation = shared.generation();
+    open.take_if(|(opened, _)| *opened != generation);
+    if open.is_none() {
+        *open = Some(shared.open(role)?);
+    }
+    let open = open.as_mut().ok_or(Failure::Closed)?;
+    Ok(&mut open.1)
 }

@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -11,13 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     batch::Batch,
     bound,
-    checkpoint::Checkpoints,
+    checkpoint::{self, Checkpoints},
     error::Failure,
     shared::{Outcome, Shared, Slot},
 };
 
 /// Most writes in one transaction.
 const GROUP: usize = 512;
+/// How long nothing is evicted for writes that then found no room all the same.
+const NO_ROOM: Duration = Duration::from_secs(5);
 
 /// A write that waits in the queue.
 pub(crate) trait WriteJob: Send {
@@ -67,8 +70,9 @@ pub(crate) fn run_until_closed(
     last: impl FnOnce(&mut Slot),
 ) {
     let mut group = Vec::with_capacity(GROUP);
+    let mut no_room_until = None;
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        let result = commit_or_make_room(&mut slot, &mut group, &checkpoints);
+        let result = commit_or_make_room(&mut slot, &mut group, &checkpoints, &mut no_room_until);
         // A busy or full file is so for each of them; only a fault of one is worth finding.
         let of_one =
             result.as_ref().is_err_and(|failure| failure.kind() == cache_core::ErrorKind::Internal);
@@ -90,14 +94,21 @@ pub(crate) fn run_until_closed(
     last(&mut slot);
 }
 
-/// Runs the jobs in one transaction; in a file that is full, once more after entries have made room.
+/// Runs the jobs in one transaction; in a file that is full, again after its log was emptied, and
+/// after entries have made room.
 fn commit_or_make_room(
     slot: &mut Slot,
     jobs: &mut [Box<dyn WriteJob>],
     checkpoints: &Checkpoints,
+    no_room_until: &mut Option<Instant>,
 ) -> Outcome<()> {
-    let result = commit(slot, jobs, checkpoints);
-    if !result.as_ref().is_err_and(|failure| failure.is_full()) {
+    let is_full = |result: &Outcome<()>| result.as_ref().is_err_and(|failure| failure.is_full());
+    let mut result = commit(slot, jobs, checkpoints);
+    if is_full(&result) && checkpoint::cut(slot).is_ok_and(|progress| !progress.busy) {
+        result = commit(slot, jobs, checkpoints);
+    }
+    let now = Instant::now();
+    if !is_full(&result) || no_room_until.is_some_and(|until| now < until) {
         return result;
     }
     let mut room: [Box<dyn WriteJob>; 1] = [Write::boxed(
@@ -108,7 +119,11 @@ fn commit_or_make_room(
         oneshot::channel().0,
     )];
     // On a disk that is full this fails, too.
-    commit(slot, &mut room, checkpoints).and_then(|()| commit(slot, jobs, checkpoints))
+    let result =
+        commit(slot, &mut room, checkpoints).and_then(|()| commit(slot, jobs, checkpoints));
+    // What entries left behind was not enough; not all of them are to go in vain.
+    *no_room_until = is_full(&result).then(|| now + NO_ROOM);
+    result
 }
 
 /// Gives back to the disk a piece of what is free in the file; whether there was one.
@@ -137,6 +152,8 @@ fn commit(
             let evicted = batch.evicted;
             transaction.commit()?;
             shared.bound.note(evicted);
+            // Who could only read does not see this.
+            shared.renew_if_only_read();
             Ok(())
         }));
         result.unwrap_or(Err(Failure::Panicked))?;
