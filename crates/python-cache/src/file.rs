@@ -28,6 +28,11 @@ const COLUMNS: [(&str, &str, bool); 4] = [
     ("expires_at", "TEXT", false),
 ];
 
+/// What [`read_row`] reads; `:time` is the longest text that can be a time.
+const COLUMNS_READ: &str = "key, typeof(value), octet_length(value),
+    CASE WHEN octet_length(created_at) <= :time THEN created_at END, octet_length(created_at),
+    CASE WHEN octet_length(expires_at) <= :time THEN expires_at END, octet_length(expires_at)";
+
 /// A cache file of the Python manager.
 ///
 /// Opened read-only. Rows are read in pages and values one by one, each in a read transaction of
@@ -149,17 +154,12 @@ impl PythonCache {
     /// When the file cannot be read.
     pub fn rows(&self, after: Option<&str>, limit: usize) -> Result<Vec<Row>, Error> {
         let read = || {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT key, typeof(value), octet_length(value),
-                     CASE WHEN octet_length(created_at) <= :time THEN created_at END,
-                     octet_length(created_at),
-                     CASE WHEN octet_length(expires_at) <= :time THEN expires_at END,
-                     octet_length(expires_at)
-                 FROM cache
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT {COLUMNS_READ} FROM cache
                  WHERE typeof(key) = 'text' AND octet_length(key) <= :longest
                      AND key >= :after AND (:first OR key > :after)
-                 ORDER BY key",
-            )?;
+                 ORDER BY key"
+            ))?;
             let mut found = statement.query(rusqlite::named_params! {
                 ":time": iso::MAX_LEN, ":longest": MAX_KEY_BYTES, ":after": after.unwrap_or_default(),
                 ":first": after.is_none(),
@@ -173,6 +173,24 @@ impl PythonCache {
             Ok(rows)
         };
         read().map_err(|source| self.failed("read the rows of", source))
+    }
+
+    /// The row with this key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn row(&self, key: &str) -> Result<Option<Row>, Error> {
+        let read = || {
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT {COLUMNS_READ} FROM cache
+                 WHERE key = :key AND typeof(key) = 'text' AND octet_length(key) <= :longest"
+            ))?;
+            let mut found = statement.query(rusqlite::named_params! {
+                ":time": iso::MAX_LEN, ":longest": MAX_KEY_BYTES, ":key": key,
+            })?;
+            found.next()?.map_or(Ok(None), read_row)
+        };
+        read().map_err(|source| self.failed("read a row of", source))
     }
 
     /// The value of a row; `None` if the row has gone or has another value meanwhile.
@@ -281,7 +299,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<String> {
     Ok(Escaped(&names.join(", ")).to_string())
 }
 
-/// A row of the statement in [`PythonCache::rows`]; `None` if its key is not UTF-8.
+/// A row of [`COLUMNS_READ`]; `None` if its key is not UTF-8.
 fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
     let Ok(key) = row.get_ref(0)?.as_str() else { return Ok(None) };
     let value_len = match (row.get_ref(1)?.as_str(), row.get::<_, Option<u64>>(2)?) {

@@ -269,3 +269,12 @@ fn only_the_managers_tables_are_recognised() {
     let error = PythonCache::open(&path).unwrap_err();
     assert!(error.to_string().contains("it holds table `en\\u{1b}tries`"), "{error}");
 }
+
+#[test]
+fn a_row_is_found_by_its_key_as_it_is_in_the_pages() {
+    let cache = PythonCache::open(&legacy()).unwrap();
+    for row in cache.rows(None, 100).unwrap() {
+        assert_eq!(cache.row(&row.key).unwrap(), Some(row));
+    }
+    assert_eq!(cache.row("no such key").unwrap(), None);
+}
