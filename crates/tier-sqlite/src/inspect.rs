@@ -67,7 +67,7 @@ impl Inspect for SqliteTier {
             usage.sources = rows.collect::<rusqlite::Result<_>>()?;
             let pragma =
                 |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
-            let mut wal = options.path.clone().into_os_string();
+            let mut wal = options.path.as_os_str().to_owned();
             wal.push("-wal");
             let wal_bytes = fs::metadata(wal).map_or(0, |found| found.len());
             usage.occupied_bytes = pragma("page_count")? * pragma("page_size")? + wal_bytes;

@@ -103,9 +103,15 @@ fn open_to_read(options: &SqliteOptions, why: &Failure) -> Result<Option<Connect
     if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
         return Ok(None);
     }
-    let Some(name) = absolute.to_str() else { return Ok(None) };
+    let Some(uri) = immutable(&absolute) else { return Ok(None) };
+    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
+    Ok(is_readable(&connection)?.then_some(connection))
+}
+
+/// The name by which SQLite reads a file as it stands, without its log, its journal or a lock.
+pub(crate) fn immutable(absolute: &Path) -> Option<String> {
     let mut uri = "file:".to_owned();
-    for byte in name.bytes() {
+    for byte in absolute.to_str()?.bytes() {
         // Percent-encoded: `?`, `#` and `%` mean something in a URI.
         match byte {
             b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
@@ -114,12 +120,11 @@ fn open_to_read(options: &SqliteOptions, why: &Failure) -> Result<Option<Connect
         }
     }
     uri.push_str("?immutable=1");
-    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
-    Ok(is_readable(&connection)?.then_some(connection))
+    Some(uri)
 }
 
 /// The whole path: SQLite takes `:memory:` and `file:` for something else than names.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|source| Failure::Prepare { path: path.to_owned(), source })
 }
 
@@ -259,11 +264,10 @@ fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failu
 }
 
 /// The file may have been made by anybody who can write to its directory.
-fn harden(connection: &Connection) -> Result<(), Failure> {
+pub(crate) fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    Ok(())
+    connection.pragma_update(None, "cell_size_check", true)
 }
 
 fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Result<(), Failure> {

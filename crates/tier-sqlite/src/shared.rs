@@ -4,12 +4,14 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
     os::unix::fs::MetadataExt,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
+use crossbeam_channel::Sender;
 use rusqlite::{Connection, config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, hooks::Wal};
 
 use crate::{
@@ -38,6 +40,10 @@ pub(crate) struct Shared {
     /// Which file is open, if one is. Held while it is opened: two connections that both make the
     /// schema would wait for each other.
     file: Mutex<Option<FileId>>,
+    /// Asks for an import; full while one is asked for already.
+    import: Sender<()>,
+    /// Whether an import is asked for or under way.
+    importing: AtomicBool,
 }
 
 /// What tells a file from another of the same name.
@@ -49,14 +55,14 @@ pub(crate) struct FileId {
 
 impl FileId {
     /// That of the file which has the name now.
-    pub(crate) fn of(path: &std::path::Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
         Some(Self { device: found.dev(), inode: found.ino() })
     }
 }
 
 impl Shared {
-    pub(crate) fn new(options: SqliteOptions) -> Self {
+    pub(crate) fn new(options: SqliteOptions, import: Sender<()>) -> Self {
         Self {
             node: random(),
             uses: Uses::default(),
@@ -64,12 +70,24 @@ impl Shared {
             generation: AtomicU64::new(0),
             log_pages: Arc::default(),
             file: Mutex::new(None),
+            import,
+            importing: AtomicBool::new(false),
             options,
         }
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The Python cache that the file is beside, while an import of it has not ended.
+    pub(crate) fn importing_from(&self) -> Option<&Path> {
+        let importing = self.importing.load(Ordering::Acquire);
+        importing.then(|| self.options.path.legacy()).flatten()
+    }
+
+    pub(crate) fn import_ended(&self) {
+        self.importing.store(false, Ordering::Release);
     }
 
     pub(crate) fn log_pages(&self) -> usize {
@@ -88,11 +106,17 @@ impl Shared {
     fn open(&self, role: Role) -> Result<(u64, Connection), Failure> {
         let mut file = self.file();
         let generation = self.generation();
+        self.options.path.look()?;
         let mut connection = open::open(&self.options, role)?;
         let now = FileId::of(&self.options.path);
         if file.is_some() && *file != now {
             // The others are on another file.
             self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        self.options.path.settle();
+        if *file != now && self.options.path.legacy().is_some() {
+            self.importing.store(true, Ordering::Release);
+            _ = self.import.try_send(());
         }
         *file = now;
         drop(file);

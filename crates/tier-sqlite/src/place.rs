@@ -1,0 +1,163 @@
+//! Where the tier's file is: where it was configured to be, or beside the cache of a Python program
+//! that is there.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use python_cache::PythonCache;
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use crate::{
+    error::Failure,
+    open::{self, APPLICATION_ID},
+};
+
+/// How long a program that writes the file is waited for before it is known what it is.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The path of the tier's file, which is not known for sure before it was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    configured: PathBuf,
+    /// Where it is once that is known.
+    decided: Arc<OnceLock<PathBuf>>,
+}
+
+impl Place {
+    pub(crate) fn new(configured: &Path) -> Self {
+        Self { configured: configured.to_owned(), decided: Arc::default() }
+    }
+
+    /// The same path, to be looked at anew.
+    pub(crate) fn renewed(&self) -> Self {
+        Self::new(&self.configured)
+    }
+
+    /// Looks what is at the path before anything there is opened to be written.
+    pub(crate) fn look(&self) -> Result<(), Failure> {
+        if self.decided.get().is_none() && recognise(&self.configured)? {
+            let store = store_beside(&self.configured);
+            tracing::info!(
+                path = %self.configured.display(),
+                store = %store.display(),
+                "a cache of the Python manager, which is only read: the tier's file is beside it"
+            );
+            _ = self.decided.set(store);
+        }
+        Ok(())
+    }
+
+    /// From now on it stays as it is: a file has been opened.
+    pub(crate) fn settle(&self) {
+        self.decided.get_or_init(|| self.configured.clone());
+    }
+
+    /// The Python cache at the configured path, if there is one.
+    pub(crate) fn legacy(&self) -> Option<&Path> {
+        let decided = self.decided.get()?;
+        (*decided != self.configured).then_some(&self.configured)
+    }
+}
+
+impl Deref for Place {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        self.decided.get().unwrap_or(&self.configured)
+    }
+}
+
+impl AsRef<Path> for Place {
+    fn as_ref(&self) -> &Path {
+        self
+    }
+}
+
+/// The file in which a tier that is configured to use a Python cache keeps its entries:
+/// `x.larder.db` for `x.db`, `x.sqlite` and `x.sqlite3`, else the name with `.larder.db` added.
+pub fn store_beside(python: &Path) -> PathBuf {
+    let is_plain = |extension: &OsStr| {
+        ["db", "sqlite", "sqlite3"].iter().any(|plain| extension.eq_ignore_ascii_case(plain))
+    };
+    let name = match python.extension() {
+        Some(extension) if is_plain(extension) => python.file_stem(),
+        _ => python.file_name(),
+    };
+    let mut name = name.unwrap_or_default().to_owned();
+    name.push(".larder.db");
+    python.with_file_name(name)
+}
+
+/// Whether there is a cache file of the Python manager at this path. Reads only.
+///
+/// # Errors
+/// When its program keeps it from being read just now.
+pub fn is_python_cache(path: &Path) -> cache_core::Result<bool> {
+    recognise(path).map_err(|failure| {
+        crate::error::tier_error(cache_core::Op::Open, Arc::new(failure))
+    })
+}
+
+fn recognise(path: &Path) -> Result<bool, Failure> {
+    if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+        return Ok(false);
+    }
+    let absolute = open::absolute(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Through SQLite: to open and close the file past it would drop locks that other connections of
+    // this process have on it.
+    let looked = Connection::open_with_flags(&absolute, flags).and_then(|found| is_python(&found));
+    match looked {
+        Err(error) if is_busy(&error) => Err(Failure::from(error).at(path)),
+        // A transaction of its program was cut short. Only that may undo it; what the file is can be
+        // seen as it stands.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            let found = open::immutable(&absolute)
+                .and_then(|uri| Connection::open_with_flags(uri, flags).ok());
+            Ok(found.is_some_and(|found| is_python(&found).unwrap_or(false)))
+        }
+        // What it is then is said when it is opened.
+        looked => Ok(looked.unwrap_or(false)),
+    }
+}
+
+fn is_python(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    open::harden(connection)?;
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok(application != APPLICATION_ID && PythonCache::recognises(connection)?)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    let codes = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
+    error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
+        && error
+            .sqlite_error()
+            .is_some_and(|error| error.extended_code != ffi::SQLITE_BUSY_RECOVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_named_after_the_file_it_is_beside() {
+        for (python, store) in [
+            ("a/aker_platform.db", "a/aker_platform.larder.db"),
+            ("cache.SQLite3", "cache.larder.db"),
+            ("cache", "cache.larder.db"),
+            ("cache.v1", "cache.v1.larder.db"),
+            ("/x/.db", "/x/.db.larder.db"),
+        ] {
+            assert_eq!(store_beside(Path::new(python)), Path::new(store), "{python}");
+        }
+    }
+}
