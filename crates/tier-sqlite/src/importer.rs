@@ -194,7 +194,9 @@ impl Importer {
         let (marks, now) = (pass.marks, pass.now);
         let states = self.slot.run(|connection, _| {
             let snapshot = connection.unchecked_transaction()?;
-            let state = |(_, outline): &(Row, Outline)| State::of(&snapshot, outline, marks, now);
+            let uses = Uses::default();
+            let mut look = Batch::new(&snapshot, now, &uses, 0);
+            let state = |(_, outline): &(Row, Outline)| State::of(&mut look, outline, marks);
             Ok(outlines.iter().map(state).collect::<rusqlite::Result<Vec<_>>>()?)
         })?;
         let mut wanted = Vec::new();
@@ -346,14 +348,10 @@ enum State {
 }
 
 impl State {
-    fn of(
-        connection: &Connection,
-        outline: &Outline,
-        marks: Marks,
-        now: Timestamp,
-    ) -> rusqlite::Result<Self> {
+    fn of(batch: &mut Batch<'_>, outline: &Outline, marks: Marks) -> rusqlite::Result<Self> {
         let (key, as_of) = (outline.key(), outline.as_of());
-        let found = connection
+        let found = batch
+            .connection
             .prepare_cached("SELECT as_of FROM entries WHERE key_hash = ?1 AND key = ?2")?
             .query_row((rows::key_hash(key.as_str()), key.as_str()), |row| {
                 // What is damaged is as good as nothing.
@@ -362,15 +360,13 @@ impl State {
             .optional()?;
         if let Some(found) = found.flatten() {
             let found = Stamp::from_packed(found.cast_unsigned());
-            if found.is_believable(now) && found >= as_of {
+            if found.is_believable(batch.now) && found >= as_of {
                 return Ok(Self::Superseded);
             }
         } else if marks.has_seen(as_of) {
             return Ok(Self::Gone);
         }
-        let uses = Uses::default();
-        let mut batch = Batch::new(connection, now, &uses, 0);
-        Ok(match barriers::judge(&mut batch, key, outline.entry())? {
+        Ok(match barriers::judge(batch, key, outline.entry())? {
             Verdict::Passes => Self::Wanted(false),
             Verdict::Expired => Self::Wanted(true),
             Verdict::Barred => Self::Barred,
@@ -429,7 +425,9 @@ fn look(
     let Some(row) = cache.row(key.as_str())? else { return Ok(None) };
     let marks = Marks::read(connection, now).map_err(stored)?;
     let Ok(outline) = row.outline(now, marks.undated(now)) else { return Ok(None) };
-    let State::Wanted(stale) = State::of(connection, &outline, marks, now).map_err(stored)? else {
+    let uses = Uses::default();
+    let mut batch = Batch::new(connection, now, &uses, 0);
+    let State::Wanted(stale) = State::of(&mut batch, &outline, marks).map_err(stored)? else {
         return Ok(None);
     };
     if too_large(&row, options).is_some() {

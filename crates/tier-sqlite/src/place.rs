@@ -99,9 +99,8 @@ pub fn store_beside(python: &Path) -> PathBuf {
 /// # Errors
 /// When its program keeps it from being read just now.
 pub fn is_python_cache(path: &Path) -> cache_core::Result<bool> {
-    recognise(path).map_err(|failure| {
-        crate::error::tier_error(cache_core::Op::Open, Arc::new(failure))
-    })
+    recognise(path)
+        .map_err(|failure| crate::error::tier_error(cache_core::Op::Open, Arc::new(failure)))
 }
 
 fn recognise(path: &Path) -> Result<bool, Failure> {
