@@ -5,6 +5,8 @@ use cache_core::{Entry, Key, Stamp, Timestamp};
 use crate::{Decoded, Limits, PICKLE_CONTENT_TYPE, Row, decode};
 
 const JSON: &str = "application/json";
+/// Before all that happens; `Stamp::ZERO` counts as covered by "no invalidation".
+const EARLIEST: Stamp = Stamp::from_packed(1);
 
 /// What a row will be in Larder, without its value, which need not be read to know whether it is
 /// wanted.
@@ -61,10 +63,10 @@ impl Row {
         let (as_of, loaded_at) = match self.created_at {
             Ok(millis) if millis <= now.as_millis() => {
                 let created_at = Timestamp::from_millis(millis);
-                (Stamp::at(created_at), created_at)
+                (Stamp::at(created_at).max(EARLIEST), created_at)
             }
             Ok(_) => (undated, undated.instant()),
-            Err(_) => (Stamp::ZERO, Stamp::ZERO.instant()),
+            Err(_) => (EARLIEST, EARLIEST.instant()),
         };
         let entry = Entry::builder(Vec::new(), as_of)
             .loaded_at(loaded_at)

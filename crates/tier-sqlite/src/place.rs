@@ -11,14 +11,14 @@ use std::{
 };
 
 use python_cache::PythonCache;
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{
     error::Failure,
     open::{self, APPLICATION_ID},
 };
 
-/// How long a program that writes the file is waited for before it is known what it is.
+/// How long a program that writes the file is waited for where no other limit is set.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The path of the tier's file, which is not known for sure before it was looked at.
@@ -40,8 +40,8 @@ impl Place {
     }
 
     /// Looks what is at the path before anything there is opened to be written.
-    pub(crate) fn look(&self) -> Result<(), Failure> {
-        if self.decided.get().is_none() && recognise(&self.configured)? {
+    pub(crate) fn look(&self, busy_timeout: Duration) -> Result<(), Failure> {
+        if self.decided.get().is_none() && recognise(&self.configured, busy_timeout)? {
             let store = store_beside(&self.configured);
             tracing::info!(
                 path = %self.configured.display(),
@@ -99,11 +99,11 @@ pub fn store_beside(python: &Path) -> PathBuf {
 /// # Errors
 /// When its program keeps it from being read just now.
 pub fn is_python_cache(path: &Path) -> cache_core::Result<bool> {
-    recognise(path)
+    recognise(path, BUSY_TIMEOUT)
         .map_err(|failure| crate::error::tier_error(cache_core::Op::Open, Arc::new(failure)))
 }
 
-fn recognise(path: &Path) -> Result<bool, Failure> {
+fn recognise(path: &Path, busy_timeout: Duration) -> Result<bool, Failure> {
     if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
         return Ok(false);
     }
@@ -111,7 +111,10 @@ fn recognise(path: &Path) -> Result<bool, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // Through SQLite: to open and close the file past it would drop locks that other connections of
     // this process have on it.
-    let looked = Connection::open_with_flags(&absolute, flags).and_then(|found| is_python(&found));
+    let looked = Connection::open_with_flags(&absolute, flags).and_then(|found| {
+        found.busy_timeout(busy_timeout)?;
+        is_python(&found)
+    });
     match looked {
         Err(error) if is_busy(&error) => Err(Failure::from(error).at(path)),
         // A transaction of its program was cut short. Only that may undo it; what the file is can be
@@ -128,7 +131,6 @@ fn recognise(path: &Path) -> Result<bool, Failure> {
 }
 
 fn is_python(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
     open::harden(connection)?;
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -138,9 +140,6 @@ fn is_python(connection: &Connection) -> rusqlite::Result<bool> {
 fn is_busy(error: &rusqlite::Error) -> bool {
     let codes = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
     error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
-        && error
-            .sqlite_error()
-            .is_some_and(|error| error.extended_code != ffi::SQLITE_BUSY_RECOVERY)
 }
 
 #[cfg(test)]

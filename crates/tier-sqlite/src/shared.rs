@@ -106,7 +106,7 @@ impl Shared {
     fn open(&self, role: Role) -> Result<(u64, Connection), Failure> {
         let mut file = self.file();
         let generation = self.generation();
-        self.options.path.look()?;
+        self.options.path.look(self.options.busy_timeout)?;
         let mut connection = open::open(&self.options, role)?;
         let now = FileId::of(&self.options.path);
         if file.is_some() && *file != now {

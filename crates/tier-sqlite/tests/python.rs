@@ -311,7 +311,7 @@ async fn no_more_is_imported_than_fits() {
     {
         let file = Connection::open(place.path()).unwrap();
         // A bytes object of 20 000 zeros, which becomes base64 of them.
-        let pickle = [&b"B\x20\x4e\0\0"[..], &[0; 20_000], b"."].concat();
+        let pickle = [&b"B\x20\x4e\0\0"[..], &vec![0; 20_000], b"."].concat();
         for n in 0..100 {
             let row = (format!("s:{n:02}"), &pickle);
             file.execute("INSERT INTO cache VALUES (?1, ?2, '2025-01-01T00:00:00', NULL)", row)
