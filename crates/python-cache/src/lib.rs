@@ -54,6 +54,7 @@
 
 mod array;
 mod class;
+mod connect;
 mod convert;
 mod entry;
 mod error;

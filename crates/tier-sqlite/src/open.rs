@@ -103,15 +103,9 @@ fn open_to_read(options: &SqliteOptions, why: &Failure) -> Result<Option<Connect
     if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
         return Ok(None);
     }
-    let Some(uri) = immutable(&absolute) else { return Ok(None) };
-    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
-    Ok(is_readable(&connection)?.then_some(connection))
-}
-
-/// The name by which SQLite reads a file as it stands, without its log, its journal or a lock.
-pub(crate) fn immutable(absolute: &Path) -> Option<String> {
+    let Some(name) = absolute.to_str() else { return Ok(None) };
     let mut uri = "file:".to_owned();
-    for byte in absolute.to_str()?.bytes() {
+    for byte in name.bytes() {
         // Percent-encoded: `?`, `#` and `%` mean something in a URI.
         match byte {
             b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
@@ -120,11 +114,12 @@ pub(crate) fn immutable(absolute: &Path) -> Option<String> {
         }
     }
     uri.push_str("?immutable=1");
-    Some(uri)
+    let connection = Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?;
+    Ok(is_readable(&connection)?.then_some(connection))
 }
 
 /// The whole path: SQLite takes `:memory:` and `file:` for something else than names.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|source| Failure::Prepare { path: path.to_owned(), source })
 }
 
@@ -264,10 +259,11 @@ fn use_wal(connection: &Connection, options: &SqliteOptions) -> Result<(), Failu
 }
 
 /// The file may have been made by anybody who can write to its directory.
-pub(crate) fn harden(connection: &Connection) -> rusqlite::Result<()> {
+fn harden(connection: &Connection) -> Result<(), Failure> {
     connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "cell_size_check", true)
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(())
 }
 
 fn configure(connection: &Connection, options: &SqliteOptions, role: Role) -> Result<(), Failure> {

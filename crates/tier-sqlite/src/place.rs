@@ -3,7 +3,6 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -11,12 +10,8 @@ use std::{
 };
 
 use python_cache::PythonCache;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{
-    error::Failure,
-    open::{self, APPLICATION_ID},
-};
+use crate::error::Failure;
 
 /// How long a program that writes the file is waited for where no other limit is set.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -104,42 +99,7 @@ pub fn is_python_cache(path: &Path) -> cache_core::Result<bool> {
 }
 
 fn recognise(path: &Path, busy_timeout: Duration) -> Result<bool, Failure> {
-    if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
-        return Ok(false);
-    }
-    let absolute = open::absolute(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Through SQLite: to open and close the file past it would drop locks that other connections of
-    // this process have on it.
-    let looked = Connection::open_with_flags(&absolute, flags).and_then(|found| {
-        found.busy_timeout(busy_timeout)?;
-        is_python(&found)
-    });
-    match looked {
-        Err(error) if is_busy(&error) => Err(Failure::from(error).at(path)),
-        // A transaction of its program was cut short. Only that may undo it; what the file is can be
-        // seen as it stands.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            let found = open::immutable(&absolute)
-                .and_then(|uri| Connection::open_with_flags(uri, flags).ok());
-            Ok(found.is_some_and(|found| is_python(&found).unwrap_or(false)))
-        }
-        // What it is then is said when it is opened.
-        looked => Ok(looked.unwrap_or(false)),
-    }
-}
-
-fn is_python(connection: &Connection) -> rusqlite::Result<bool> {
-    open::harden(connection)?;
-    let application: i64 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    Ok(application != APPLICATION_ID && PythonCache::recognises(connection)?)
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    let codes = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked];
-    error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
+    PythonCache::is_at(path, busy_timeout).map_err(|error| Failure::from(error).at(path))
 }
 
 #[cfg(test)]

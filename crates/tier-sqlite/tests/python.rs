@@ -399,3 +399,20 @@ async fn other_files_are_no_python_caches() {
     tier.get(&Key::new("a:1")).await.unwrap_err();
     assert!(!store_beside(&path).exists());
 }
+
+#[tokio::test]
+async fn a_python_cache_in_wal_mode_stays_alone_too() {
+    let place = Place::fixture();
+    let file = Connection::open(place.path()).unwrap();
+    file.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
+    file.close().unwrap();
+    let before = fs::read(place.path()).unwrap();
+    let tier = place.open().await;
+    assert!(value(&tier, "never").await.is_some());
+    let beside = |name: &String| name.starts_with("aker_platform.db");
+    assert_eq!(place.names().into_iter().filter(beside).count(), 1);
+    assert_eq!(fs::read(place.path()).unwrap(), before);
+    place.python_sets("a:1", 1);
+    tier.close().await.unwrap();
+    assert_eq!(value(&place.open().await, "a:1").await.as_deref(), Some("1"));
+}
