@@ -416,3 +416,18 @@ async fn a_python_cache_in_wal_mode_stays_alone_too() {
     tier.close().await.unwrap();
     assert_eq!(value(&place.open().await, "a:1").await.as_deref(), Some("1"));
 }
+
+#[tokio::test]
+async fn while_it_is_not_known_what_the_file_is_nothing_is_opened() {
+    let place = Place::fixture();
+    let program = Connection::open(place.path()).unwrap();
+    program.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let before = place.names();
+    let tier = SqliteTier::new(place.options().busy_timeout(Duration::from_millis(20))).unwrap();
+    let error = tier.get(&Key::new("never")).await.unwrap_err();
+    assert_eq!(error.kind(), cache_core::ErrorKind::Unavailable);
+    assert_eq!(place.names(), before);
+    program.execute_batch("ROLLBACK").unwrap();
+    assert!(value(&tier, "never").await.is_some());
+    assert_eq!(tier.path(), place.store());
+}
