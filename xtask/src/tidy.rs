@@ -20,7 +20,17 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("tier-memory", &["cache-core"]),
     ("tier-sqlite", &["cache-core", "python-cache"]),
     ("tier-testkit", &["cache-core"]),
-    ("larder", &["cache-core", "codec-compress", "origin-http", "tier-memory", "tier-sqlite"]),
+    (
+        "larder",
+        &[
+            "cache-core",
+            "codec-compress",
+            "origin-http",
+            "python-cache",
+            "tier-memory",
+            "tier-sqlite",
+        ],
+    ),
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
     ("larder-bench", &["codec-compress", "larder"]),

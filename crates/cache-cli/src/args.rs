@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Fetch what is not stored yet for many markets and sources
     #[command(after_help = WARM_EXAMPLES)]
     Warm(WarmArgs),
+    /// Copy what is live in a cache file of the Python cache manager into the configured cache
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportArgs),
     /// Show what is stored, by tier and source
     Stats,
     /// Check everything that is stored, and mend or remove what is wrong
@@ -85,6 +88,23 @@ Examples:
 
 A markets file is CSV with a column `market` (names, slugs or CBSA codes) and, if wanted, further
 columns that feed URL parameters.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  larder import aker_platform.db --dry-run
+  larder import aker_platform.db
+
+The file is only read. What was loaded or invalidated later in the configured cache stays so; to import
+again copies what is new. Values become JSON; what cannot be is kept as application/python-pickle.";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The cache file
+    pub(crate) file: PathBuf,
+    /// Only say what would be imported
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ValidateArgs {

@@ -8,6 +8,7 @@ use std::{
 use larder::{
     BuildError, Cache, Escaped,
     config::{CacheConfig, Loaded, Provenance},
+    import,
 };
 
 use crate::{args::Global, exit::Failure, output};
@@ -53,6 +54,16 @@ impl Context {
                 None => failure,
             }
         })
+    }
+
+    /// The file of the SQLite tier: the configured one, or that beside it if it is a Python cache.
+    pub(crate) fn store(&self) -> PathBuf {
+        let configured = &self.loaded.config.sqlite.path;
+        match import::is_python_cache(configured) {
+            Ok(true) => import::store_beside(configured),
+            // If it cannot be told just now, whoever opens it says so.
+            Ok(false) | Err(_) => configured.clone(),
+        }
     }
 
     /// The layer that a setting came from.

@@ -6,6 +6,7 @@ mod context;
 mod demo;
 mod exit;
 mod get;
+mod import;
 mod log;
 mod markets;
 mod output;
@@ -49,6 +50,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
             Command::Demo(args) => demo::run(&global, &args).await,
             Command::Get(args) => get::run(&global, &args).await,
             Command::Warm(args) => warm::run(&global, &args).await,
+            Command::Import(args) => import::run(&global, &args).await,
             Command::Stats => stats::run(&global).await,
             Command::Validate(args) => validate::run(&global, &args).await,
             Command::Config { command: ConfigCommand::Check } => config::check(&global),

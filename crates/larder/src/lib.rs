@@ -48,6 +48,8 @@ mod fly;
 mod front;
 mod guard;
 mod hit;
+#[cfg(feature = "sqlite")]
+pub mod import;
 mod inner;
 mod load;
 mod loading;

@@ -44,6 +44,12 @@ pub enum Error {
         /// A few tables that were found.
         tables: String,
     },
+    /// Its program wrote to it while it was read without being there.
+    #[error("{} was changed while it was read; try again", path.display())]
+    Changed {
+        /// As given.
+        path: PathBuf,
+    },
     /// SQLite failed.
     #[error(
         "cannot {action} {}; if its program is running, stop it, and if the file is damaged, \

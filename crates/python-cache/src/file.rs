@@ -8,12 +8,15 @@ use std::{
 
 use cache_core::Escaped;
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension,
-    config::DbConfig::{SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_TRUSTED_SCHEMA},
+    Connection, ErrorCode, OptionalExtension,
     types::{Value, ValueRef},
 };
 
-use crate::{Error, iso};
+use crate::{
+    Error,
+    connect::{self, Opened},
+    iso,
+};
 
 /// How long the program that writes the file is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,14 +31,20 @@ const COLUMNS: [(&str, &str, bool); 4] = [
     ("expires_at", "TEXT", false),
 ];
 
+/// What [`read_row`] reads; `:time` is the longest text that can be a time.
+const COLUMNS_READ: &str = "key, typeof(value), octet_length(value),
+    CASE WHEN octet_length(created_at) <= :time THEN created_at END, octet_length(created_at),
+    CASE WHEN octet_length(expires_at) <= :time THEN expires_at END, octet_length(expires_at)";
+
 /// A cache file of the Python manager.
 ///
-/// Opened read-only. Rows are read in pages and values one by one, each in a read transaction of
-/// its own, so that the program that owns the file is never kept waiting.
+/// Opened read-only, and so that nothing is made beside it. Rows are read in pages and values one by
+/// one, each in a read transaction of its own, so that the program that owns the file is never kept
+/// waiting.
 #[derive(Debug)]
 pub struct PythonCache {
     path: PathBuf,
-    connection: Connection,
+    opened: Opened,
 }
 
 /// A row without its value.
@@ -104,6 +113,29 @@ impl PythonCache {
             }))
     }
 
+    /// Whether there is such a file at this path. Nothing is written to it or beside it, whatever it
+    /// is.
+    ///
+    /// # Errors
+    /// When another connection keeps it from being read for so long.
+    pub fn is_at(path: &Path, busy_timeout: Duration) -> rusqlite::Result<bool> {
+        if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+            return Ok(false);
+        }
+        let Ok(path) = std::path::absolute(path) else { return Ok(false) };
+        let recognised = |opened: Opened| Self::recognises(&opened.connection);
+        match connect::connect(&path, busy_timeout).and_then(recognised) {
+            Err(error) if connect::is_busy(&error) => Err(error),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Ok(false),
+            // A transaction of its program was cut short, for example, which only that may undo. What
+            // the file is can be seen as it stands.
+            Err(_) => {
+                Ok(connect::connect_as_it_stands(&path).and_then(recognised).unwrap_or(false))
+            }
+            recognised => recognised,
+        }
+    }
+
     /// Opens a file; refuses any that the Python manager did not make.
     ///
     /// # Errors
@@ -121,13 +153,13 @@ impl PythonCache {
         }
         // Absolute: SQLite takes `:memory:` and `file:` for something else than names.
         let absolute = std::path::absolute(&path).map_err(access)?;
-        let opened = connect(&absolute).and_then(|connection| {
-            let recognised = Self::recognises(&connection)?;
-            let tables = if recognised { String::new() } else { tables(&connection)? };
-            Ok((connection, recognised, tables))
+        let opened = connect::connect(&absolute, BUSY_TIMEOUT).and_then(|opened| {
+            let recognised = Self::recognises(&opened.connection)?;
+            let tables = if recognised { String::new() } else { tables(&opened.connection)? };
+            Ok((opened, recognised, tables))
         });
         match opened {
-            Ok((connection, true, _)) => Ok(Self { path, connection }),
+            Ok((opened, true, _)) => Ok(Self { path, opened }),
             Ok((_, false, tables)) => Err(Error::Foreign { path, tables }),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
                 Err(Error::NotADatabase { path })
@@ -149,17 +181,12 @@ impl PythonCache {
     /// When the file cannot be read.
     pub fn rows(&self, after: Option<&str>, limit: usize) -> Result<Vec<Row>, Error> {
         let read = || {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT key, typeof(value), octet_length(value),
-                     CASE WHEN octet_length(created_at) <= :time THEN created_at END,
-                     octet_length(created_at),
-                     CASE WHEN octet_length(expires_at) <= :time THEN expires_at END,
-                     octet_length(expires_at)
-                 FROM cache
+            let mut statement = self.opened.connection.prepare_cached(&format!(
+                "SELECT {COLUMNS_READ} FROM cache
                  WHERE typeof(key) = 'text' AND octet_length(key) <= :longest
                      AND key >= :after AND (:first OR key > :after)
-                 ORDER BY key",
-            )?;
+                 ORDER BY key"
+            ))?;
             let mut found = statement.query(rusqlite::named_params! {
                 ":time": iso::MAX_LEN, ":longest": MAX_KEY_BYTES, ":after": after.unwrap_or_default(),
                 ":first": after.is_none(),
@@ -172,7 +199,25 @@ impl PythonCache {
             }
             Ok(rows)
         };
-        read().map_err(|source| self.failed("read the rows of", source))
+        self.checked("read the rows of", read())
+    }
+
+    /// The row with this key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn row(&self, key: &str) -> Result<Option<Row>, Error> {
+        let read = || {
+            let mut statement = self.opened.connection.prepare_cached(&format!(
+                "SELECT {COLUMNS_READ} FROM cache
+                 WHERE key = :key AND typeof(key) = 'text' AND octet_length(key) <= :longest"
+            ))?;
+            let mut found = statement.query(rusqlite::named_params! {
+                ":time": iso::MAX_LEN, ":longest": MAX_KEY_BYTES, ":key": key,
+            })?;
+            found.next()?.map_or(Ok(None), read_row)
+        };
+        self.checked("read a row of", read())
     }
 
     /// The value of a row; `None` if the row has gone or has another value meanwhile.
@@ -182,7 +227,8 @@ impl PythonCache {
     pub fn value(&self, row: &Row) -> Result<Option<Vec<u8>>, Error> {
         let Ok(len) = row.value_len else { return Ok(None) };
         let read = || {
-            self.connection
+            self.opened
+                .connection
                 .prepare_cached(
                     "SELECT value FROM cache
                      WHERE key = :key AND typeof(value) = 'blob' AND octet_length(value) = :len
@@ -198,7 +244,7 @@ impl PythonCache {
                 )
                 .optional()
         };
-        read().map_err(|source| self.failed("read a value of", source))
+        self.checked("read a value of", read())
     }
 
     /// How many rows there are, with those whose key cannot be read.
@@ -207,9 +253,9 @@ impl PythonCache {
     /// When the file cannot be read.
     #[expect(clippy::len_without_is_empty, reason = "reading it can fail; nobody asks")]
     pub fn len(&self) -> Result<u64, Error> {
-        self.connection
-            .query_row("SELECT count(*) FROM cache", [], |row| row.get(0))
-            .map_err(|source| self.failed("count the rows of", source))
+        let len =
+            self.opened.connection.query_row("SELECT count(*) FROM cache", [], |row| row.get(0));
+        self.checked("count the rows of", len)
     }
 
     /// Up to `limit` rows that [`rows`](Self::rows) leaves out: their key is no text, no UTF-8 or
@@ -219,7 +265,7 @@ impl PythonCache {
     /// When the file cannot be read.
     pub fn unreadable_keys(&self, limit: usize) -> Result<Vec<UnreadableKey>, Error> {
         let read = || {
-            let mut statement = self.connection.prepare(
+            let mut statement = self.opened.connection.prepare(
                 "SELECT rowid, typeof(key), octet_length(key),
                      CASE WHEN typeof(key) = 'text' AND octet_length(key) <= ?1 THEN key END
                  FROM cache ORDER BY rowid",
@@ -245,26 +291,17 @@ impl PythonCache {
             }
             Ok(keys)
         };
-        read().map_err(|source| self.failed("read the keys of", source))
+        self.checked("read the keys of", read())
     }
 
-    fn failed(&self, action: &'static str, source: rusqlite::Error) -> Error {
-        Error::Read { path: self.path.clone(), action, source }
+    /// What was read, if it was not changed meanwhile.
+    fn checked<T>(&self, action: &'static str, read: rusqlite::Result<T>) -> Result<T, Error> {
+        let path = || self.path.clone();
+        if self.opened.may_be_torn() {
+            return Err(Error::Changed { path: path() });
+        }
+        read.map_err(|source| Error::Read { path: path(), action, source })
     }
-}
-
-/// Opens a database so that nothing in it can write or run.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    // The file may have been made by anybody who can write to its directory.
-    connection.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "query_only", true)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "mmap_size", 0)?;
-    Ok(connection)
 }
 
 /// The names of a few tables, for a message.
@@ -281,7 +318,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<String> {
     Ok(Escaped(&names.join(", ")).to_string())
 }
 
-/// A row of the statement in [`PythonCache::rows`]; `None` if its key is not UTF-8.
+/// A row of [`COLUMNS_READ`]; `None` if its key is not UTF-8.
 fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
     let Ok(key) = row.get_ref(0)?.as_str() else { return Ok(None) };
     let value_len = match (row.get_ref(1)?.as_str(), row.get::<_, Option<u64>>(2)?) {

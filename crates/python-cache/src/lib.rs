@@ -2,7 +2,8 @@
 //!
 //! Such a file is a SQLite database with one table, `cache(key, value, created_at, expires_at)`,
 //! whose values are Python pickles. [`PythonCache`] reads its rows and never writes it. [`decode`]
-//! turns a value into JSON, or says why it cannot.
+//! turns a value into JSON, or says why it cannot. [`Row::outline`] and [`Outline::with_value`] make
+//! entries of rows.
 //!
 //! # Pickles
 //!
@@ -53,7 +54,9 @@
 
 mod array;
 mod class;
+mod connect;
 mod convert;
+mod entry;
 mod error;
 mod file;
 mod frame;
@@ -62,11 +65,14 @@ mod input;
 mod iso;
 mod json;
 mod machine;
+mod report;
 mod times;
 
 pub use crate::{
+    entry::{Imported, Outline, Unfit},
     error::Error,
     file::{PythonCache, Row, UnreadableKey},
+    report::ImportReport,
 };
 
 /// The content type of a pickle that is kept as it is.

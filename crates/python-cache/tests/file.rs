@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use python_cache::{Decoded, Error, Limits, PythonCache, Row, UnreadableKey, decode};
 use rusqlite::Connection;
@@ -268,4 +268,81 @@ fn only_the_managers_tables_are_recognised() {
     let (_directory, path) = file("CREATE TABLE \"en\u{1b}tries\" (x)");
     let error = PythonCache::open(&path).unwrap_err();
     assert!(error.to_string().contains("it holds table `en\\u{1b}tries`"), "{error}");
+}
+
+#[test]
+fn a_row_is_found_by_its_key_as_it_is_in_the_pages() {
+    let cache = PythonCache::open(&legacy()).unwrap();
+    for row in cache.rows(None, 100).unwrap() {
+        assert_eq!(cache.row(&row.key).unwrap(), Some(row));
+    }
+    assert_eq!(cache.row("no such key").unwrap(), None);
+}
+
+fn names(directory: &TempDir) -> Vec<String> {
+    let files = fs::read_dir(directory.path()).unwrap();
+    let mut names: Vec<_> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+const ROW: &str = "INSERT INTO cache VALUES ('a', x'4e2e', '2022-01-02T03:04:05', NULL)";
+
+#[test]
+fn nothing_is_made_beside_a_file_in_wal_mode_and_a_change_meanwhile_is_noticed() {
+    let (directory, path) = file(&format!("PRAGMA journal_mode = WAL; {SCHEMA} {ROW}"));
+    assert_eq!(names(&directory), ["cache.db"]);
+    let before = fs::read(&path).unwrap();
+    assert!(PythonCache::is_at(&path, Duration::ZERO).unwrap());
+    let cache = PythonCache::open(&path).unwrap();
+    assert_eq!(json(&cache, "a").unwrap(), "null");
+    assert_eq!(names(&directory), ["cache.db"]);
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    let program = Connection::open(&path).unwrap();
+    program.execute("UPDATE cache SET value = x'49372e'", []).unwrap();
+    assert!(matches!(cache.rows(None, 1), Err(Error::Changed { .. })));
+    assert!(matches!(cache.len(), Err(Error::Changed { .. })));
+}
+
+#[test]
+fn a_file_in_wal_mode_is_read_beside_the_program_that_writes_it() {
+    let (directory, path) = file(&format!("PRAGMA journal_mode = WAL; {SCHEMA}"));
+    let program = Connection::open(&path).unwrap();
+    program.execute(ROW, []).unwrap();
+    assert_eq!(names(&directory), ["cache.db", "cache.db-shm", "cache.db-wal"]);
+    assert!(PythonCache::is_at(&path, Duration::ZERO).unwrap());
+    let cache = PythonCache::open(&path).unwrap();
+    assert_eq!(json(&cache, "a").unwrap(), "null", "from its log");
+    program.execute("UPDATE cache SET value = x'49370a2e', created_at = '2022-01-03'", []).unwrap();
+    assert_eq!(json(&cache, "a").unwrap(), "7");
+    drop(cache);
+    program.execute("DELETE FROM cache", []).unwrap();
+    program.close().unwrap();
+    assert_eq!(names(&directory), ["cache.db"]);
+}
+
+#[test]
+fn what_a_killed_program_left_is_not_touched() {
+    let (directory, path) = file(&format!("PRAGMA journal_mode = WAL; {SCHEMA}"));
+    let program = Connection::open(&path).unwrap();
+    program.execute(ROW, []).unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    for name in names(&directory) {
+        fs::copy(directory.path().join(&name), killed.path().join(&name)).unwrap();
+    }
+    let read = |name: &str| fs::read(killed.path().join(name)).unwrap();
+    let before = ["cache.db", "cache.db-wal"].map(read);
+    let path = killed.path().join("cache.db");
+    assert!(PythonCache::is_at(&path, Duration::ZERO).unwrap());
+    let cache = PythonCache::open(&path).unwrap();
+    assert_eq!(json(&cache, "a").unwrap(), "null");
+    drop(cache);
+    assert_eq!(["cache.db", "cache.db-wal"].map(read), before);
+    // Without the index of the log it is known, but not read.
+    fs::remove_file(killed.path().join("cache.db-shm")).unwrap();
+    assert!(PythonCache::is_at(&path, Duration::ZERO).unwrap());
+    assert!(matches!(PythonCache::open(&path), Err(Error::Read { .. })));
+    assert_eq!(names(&killed), ["cache.db", "cache.db-wal"]);
 }

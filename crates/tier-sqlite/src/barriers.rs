@@ -7,6 +7,7 @@ use rusqlite::ToSql;
 
 use crate::{
     batch::Batch,
+    marks,
     rows::{EXPIRED, key_hash},
 };
 
@@ -141,11 +142,11 @@ pub(crate) fn set(batch: &mut Batch<'_>, barrier: &Barrier) -> rusqlite::Result<
     // By the time now, not by the stamp: a barrier from ahead must not sweep the others away.
     let keep = i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
     let horizon = Timestamp::from_millis(now.as_millis().saturating_sub(keep));
-    connection.prepare_cached("DELETE FROM barriers WHERE stamp < ?1")?.execute([Stamp::at(
-        horizon,
-    )
-    .packed()
-    .cast_signed()])?;
+    // Nor one that is to judge what is imported next.
+    let horizon = Stamp::at(horizon).min(marks::judges_from(connection, now)?);
+    connection
+        .prepare_cached("DELETE FROM barriers WHERE kind <> ?1 AND stamp < ?2")?
+        .execute((marks::KIND, horizon.packed().cast_signed()))?;
 
     // Whoever is loading what it covers brings what is out of date: others need not wait for that.
     match by.kind {

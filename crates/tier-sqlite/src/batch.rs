@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use cache_core::{Key, Stamp, Timestamp};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
-use crate::{SqliteOptions, bound::Evicted, journal, shared::Shared, stamps, uses::Uses};
+use crate::{SqliteOptions, bound::Evicted, journal, marks, stamps, uses::Uses};
 
 /// A transaction under way.
 #[derive(Debug)]
@@ -34,13 +34,19 @@ pub(crate) struct Sums {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(connection: &'a Connection, now: Timestamp, shared: &'a Shared) -> Self {
+    pub(crate) fn new(
+        connection: &'a Connection,
+        now: Timestamp,
+        options: &'a SqliteOptions,
+        uses: &'a Uses,
+        node: i64,
+    ) -> Self {
         Self {
             connection,
             now,
-            options: &shared.options,
-            uses: &shared.uses,
-            node: shared.node,
+            options,
+            uses,
+            node,
             added: HashMap::new(),
             latest: Stamp::default(),
             barriers_until: None,
@@ -56,8 +62,11 @@ impl<'a> Batch<'a> {
         }
         let until: Option<i64> = self
             .connection
-            .prepare_cached("SELECT max(stamp) FROM barriers")?
-            .query_row([], |row| row.get(0))?;
+            .prepare_cached(
+                "SELECT stamp FROM barriers WHERE kind <> ?1 ORDER BY stamp DESC LIMIT 1",
+            )?
+            .query_row([marks::KIND], |row| row.get(0))
+            .optional()?;
         let until = Stamp::from_packed(until.unwrap_or(0).max(0).cast_unsigned());
         self.barriers_until = Some(until);
         Ok(as_of <= until)

@@ -6,6 +6,16 @@
 //! works from the moment it can.
 //!
 //! Never opens a file that another program made, and never replaces one.
+//!
+//! # In the place of a Python cache
+//!
+//! If the configured path leads to a cache file of the Python manager (see [`python_cache`], also for
+//! what its values become), that is only read, and the tier keeps its own file beside it, under the
+//! name that [`store_beside`] gives. From the first open on, a thread of its own copies what is live,
+//! a batch at a time; at each later open, and twice a day, what was added or changed since. What was
+//! loaded or invalidated here later stays so; what was copied once and has gone since, evicted for
+//! example, is not copied again. Until a copy is complete, a miss is looked for in the Python file.
+//! Nothing is copied beyond 15/16 of the tier's largest size.
 
 mod barriers;
 mod batch;
@@ -14,13 +24,16 @@ mod checkpoint;
 mod error;
 mod heal;
 mod here;
+mod importer;
 mod inspect;
 mod journal;
 mod keeper;
 mod lease;
+mod marks;
 mod migrate;
 mod open;
 mod options;
+mod place;
 mod rows;
 mod schema;
 mod shared;
@@ -49,11 +62,15 @@ use tokio::sync::{Mutex, mpsc};
 use crate::{
     batch::Batch,
     error::tier_error,
+    options::Compressor,
     rows::{Found, Stored},
     worker::Workers,
 };
 
-pub use crate::options::SqliteOptions;
+pub use crate::{
+    options::SqliteOptions,
+    place::{is_python_cache, store_beside},
+};
 
 const NAME: &str = "sqlite";
 
@@ -73,6 +90,7 @@ impl SqliteTier {
     /// # Errors
     /// When the system starts no more threads.
     pub fn new(options: SqliteOptions) -> Result<Self> {
+        let options = SqliteOptions { path: options.path.renewed(), ..options };
         let (workers, ended) = Workers::start(options.clone()).map_err(|error| {
             Error::new(ErrorKind::Unavailable, Op::Open, NAME).with_source(error)
         })?;
@@ -84,7 +102,7 @@ impl SqliteTier {
         })
     }
 
-    /// The file.
+    /// The file; the one that was configured until it was first opened.
     pub fn path(&self) -> &Path {
         &self.options.path
     }
@@ -139,19 +157,23 @@ impl SqliteTier {
             let stored = Stored::new(key, entry, CodecId::RAW, None);
             return Ok(Plan::of(stored, workers.shared().bound.max_bytes()));
         };
-        let work = move || match compress.codec.encode(entry.value()) {
-            Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
-            Ok(None) => Stored::new(key, entry, CodecId::RAW, None),
-            Err(error) => {
-                tracing::warn!(tier = NAME, %key, %error, "stored uncompressed");
-                Stored::new(key, entry, CodecId::RAW, None)
-            }
-        };
-        let stored = workers.compute(work).await;
+        let stored = workers.compute(move || encode(key, entry, &compress)).await;
         let max_bytes = workers.shared().bound.max_bytes();
         stored
             .map(|stored| Plan::of(stored, max_bytes))
             .map_err(|failure| tier_error(Op::Put, failure))
+    }
+}
+
+/// An entry with its value compressed, if that makes it smaller.
+fn encode(key: Key, entry: Entry, compress: &Compressor) -> Stored {
+    match compress.codec.encode(entry.value()) {
+        Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
+        Ok(None) => Stored::new(key, entry, CodecId::RAW, None),
+        Err(error) => {
+            tracing::warn!(tier = NAME, %key, %error, "stored uncompressed");
+            Stored::new(key, entry, CodecId::RAW, None)
+        }
     }
 }
 
@@ -221,7 +243,10 @@ impl Tier for SqliteTier {
             |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
         if let Some(found) = workers.read_here(quick) {
             workers.shared().uses.note(found.row().into_iter(), now);
-            return Ok(self.accept(&workers, key, found));
+            let entry = self.accept(&workers, key, found);
+            if entry.is_some() || workers.shared().importing_from().is_none() {
+                return Ok(entry);
+            }
         }
         let found = self.get_many(std::slice::from_ref(key)).await;
         match found {
@@ -266,7 +291,10 @@ impl Tier for SqliteTier {
         });
         let found = found.await.map_err(|failure| tier_error(Op::Get, failure))?;
         workers.shared().uses.note(found.iter().filter_map(Found::row), now);
-        Ok(keys.iter().zip(found).map(|(key, found)| self.accept(&workers, key, found)).collect())
+        let accept = |(key, found)| self.accept(&workers, key, found);
+        let mut entries: Vec<_> = keys.iter().zip(found).map(accept).collect();
+        importer::look_beside(&workers, keys, &mut entries, now).await;
+        Ok(entries)
     }
 
     async fn put_many(&self, entries: &[(Key, Entry)]) -> Result<Vec<PutOutcome>> {

@@ -1,18 +1,16 @@
 //! How a SQLite tier is set up.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use cache_core::{Clock, Codec, CodecId, SystemClock};
+
+use crate::place::Place;
 
 /// Options of a [`SqliteTier`](crate::SqliteTier).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SqliteOptions {
-    pub(crate) path: PathBuf,
+    pub(crate) path: Place,
     pub(crate) busy_timeout: Duration,
     pub(crate) readers: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -31,10 +29,11 @@ pub(crate) struct Compressor {
 }
 
 impl SqliteOptions {
-    /// A tier in the file `path`, which is created, with its directory, when it does not exist.
+    /// A tier in the file `path`, which is created, with its directory, when it does not exist; in
+    /// [`store_beside`](crate::store_beside) it if it is a cache of the Python manager.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
-            path: path.as_ref().to_owned(),
+            path: Place::new(path.as_ref()),
             busy_timeout: Duration::from_secs(5),
             readers: 2,
             clock: Arc::new(SystemClock::new()),

@@ -4,12 +4,14 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
     os::unix::fs::MetadataExt,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
+use crossbeam_channel::Sender;
 use rusqlite::{Connection, config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, hooks::Wal};
 
 use crate::{
@@ -47,6 +49,10 @@ pub(crate) struct Shared {
     only_read: AtomicBool,
     /// The connections of all threads.
     connections: Mutex<Vec<Weak<Place>>>,
+    /// Asks for an import; full while one is asked for already.
+    import: Sender<()>,
+    /// Whether an import is asked for or under way.
+    importing: AtomicBool,
 }
 
 /// Where a thread keeps its connection, and the generation of that.
@@ -61,14 +67,14 @@ pub(crate) struct FileId {
 
 impl FileId {
     /// That of the file which has the name now.
-    pub(crate) fn of(path: &std::path::Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
         Some(Self { device: found.dev(), inode: found.ino() })
     }
 }
 
 impl Shared {
-    pub(crate) fn new(options: SqliteOptions) -> Self {
+    pub(crate) fn new(options: SqliteOptions, import: Sender<()>) -> Self {
         Self {
             node: random(),
             uses: Uses::default(),
@@ -80,12 +86,24 @@ impl Shared {
             file: Mutex::new(None),
             only_read: AtomicBool::new(false),
             connections: Mutex::default(),
+            import,
+            importing: AtomicBool::new(false),
             options,
         }
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The Python cache that the file is beside, while an import of it has not ended.
+    pub(crate) fn importing_from(&self) -> Option<&Path> {
+        let importing = self.importing.load(Ordering::Acquire);
+        importing.then(|| self.options.path.legacy()).flatten()
+    }
+
+    pub(crate) fn import_ended(&self) {
+        self.importing.store(false, Ordering::Release);
     }
 
     pub(crate) fn log_pages(&self) -> usize {
@@ -112,6 +130,7 @@ impl Shared {
     fn open(&self, role: Role) -> Result<(u64, Connection), Failure> {
         let mut file = self.file();
         let generation = self.generation();
+        self.options.path.look(self.options.busy_timeout)?;
         let open::Opened { mut connection, only_reads } = open::open(&self.options, role)?;
         if only_reads {
             self.only_read.store(true, Ordering::Release);
@@ -125,6 +144,11 @@ impl Shared {
             // A file of another format may have none.
             let end = journal::end(&connection).unwrap_or_default();
             self.journal_start.store(end, Ordering::Relaxed);
+        }
+        self.options.path.settle();
+        if *file != now && self.options.path.legacy().is_some() {
+            self.importing.store(true, Ordering::Release);
+            _ = self.import.try_send(());
         }
         *file = now;
         drop(file);
@@ -153,7 +177,8 @@ impl Shared {
             self.renew("it was removed or replaced");
         } else if emptied {
             // Not used again: connections that nobody uses just now keep it locked.
-            let failure = Failure::Damaged { path: path.clone(), why: "it was emptied".to_owned() };
+            let failure =
+                Failure::Damaged { path: path.to_path_buf(), why: "it was emptied".to_owned() };
             if let Err(failure) = self.set_aside(&failure, generation) {
                 tracing::debug!(%failure, "an emptied file cannot be set aside");
                 return false;
@@ -171,7 +196,7 @@ impl Shared {
 
     /// Sets the file aside though it can be read: a check has found that it is damaged.
     pub(crate) fn give_up(&self) -> Result<(), Failure> {
-        let path = self.options.path.clone();
+        let path = self.options.path.to_path_buf();
         let why = "a check has found damage that cannot be mended".to_owned();
         self.set_aside(&Failure::Damaged { path, why }, self.generation())
     }

@@ -1,4 +1,4 @@
-//! The tier's threads: readers, one writer, one that checkpoints, and a keeper.
+//! The tier's threads: readers, one writer, one that checkpoints, one that imports, and a keeper.
 //!
 //! They are threads of their own because SQLite blocks, and because a tier must work without an
 //! async runtime's help and outlive it.
@@ -19,6 +19,7 @@ use crate::{
     checkpoint::{self, Checkpoints},
     error::Failure,
     here::Here,
+    importer::Importer,
     keeper::{Followed, Keeper},
     open::Role,
     shared::{Outcome, Shared, Slot},
@@ -52,7 +53,8 @@ impl Workers {
         let (others, others_ended) = crossbeam_channel::bounded::<()>(0);
         let (alive, ended) = mpsc::channel(1);
         let readers = options.readers;
-        let shared = Arc::new(Shared::new(options));
+        let (import, imports) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared::new(options, import));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let here = Arc::new(Here::new(&shared, cores.min(4)));
 
@@ -82,6 +84,12 @@ impl Workers {
         })?;
         let followed = Followed::default();
         let (stop, stopped) = crossbeam_channel::bounded(0);
+        let importer = Importer::new(&shared, writes.downgrade(), stopped.clone());
+        let other = others.clone();
+        thread::Builder::new().name("larder-sqlite-i".to_owned()).spawn(move || {
+            importer.run(&imports);
+            drop(other);
+        })?;
         let keeper = Keeper::new(&shared, writes.downgrade(), followed.clone());
         thread::Builder::new().name("larder-sqlite-k".to_owned()).spawn(move || {
             keeper.run(&stopped);

@@ -145,7 +145,8 @@ fn commit(
             limit_pages(connection, shared)?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut batch = Batch::new(&transaction, now, shared);
+            let mut batch =
+                Batch::new(&transaction, now, &shared.options, &shared.uses, shared.node);
             jobs.iter_mut().try_for_each(|job| job.run(&mut batch))?;
             bound::keep(&mut batch, shared)?;
             batch.finish()?;

@@ -6,6 +6,7 @@ mod broken;
 mod configuration;
 mod demonstration;
 mod harness;
+mod importing;
 mod reading;
 mod usage;
 mod validating;
