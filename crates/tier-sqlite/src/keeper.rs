@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use crate::{
     bound::{Evicted, beside},
     journal,
     open::Role,
-    shared::{Shared, Slot},
+    shared::{FileId, Shared, Slot},
     worker::queue,
     writer::WriteJob,
 };
@@ -56,7 +55,8 @@ pub(crate) struct Keeper {
     followed: Followed,
     /// Where the journal was read up to, and the connection's `data_version` then.
     read_to: Option<(u64, i64, i64)>,
-    log_file: Option<(u64, u64)>,
+    /// The log, and its index.
+    log_files: [Option<FileId>; 2],
     uses_due: Instant,
     disk_due: Instant,
     evictions_due: Instant,
@@ -76,7 +76,7 @@ impl Keeper {
             writes,
             followed,
             read_to: None,
-            log_file: None,
+            log_files: [None; 2],
             uses_due: now + USES_EVERY,
             disk_due: now,
             evictions_due: now + EVICTIONS_EVERY,
@@ -108,15 +108,16 @@ impl Keeper {
             self.shared.renew_if_only_read();
         }
         if self.shared.renew_if_replaced() {
-            self.log_file = None;
+            self.log_files = [None; 2];
             return;
         }
-        let log = std::fs::metadata(beside(&self.shared.options.path, "-wal"));
-        let log = log.ok().map(|found| (found.dev(), found.ino()));
-        let before = std::mem::replace(&mut self.log_file, log);
-        if before.is_some() && before != log {
+        // The index, too: with another one, others would write over what is in the log.
+        let log =
+            ["-wal", "-shm"].map(|suffix| FileId::of(&beside(&self.shared.options.path, suffix)));
+        let before = std::mem::replace(&mut self.log_files, log);
+        if before.iter().zip(&log).any(|(before, now)| before.is_some() && before != now) {
             self.shared.renew("its write-ahead log was removed or replaced");
-            self.log_file = None;
+            self.log_files = [None; 2];
         }
     }
 

@@ -76,6 +76,11 @@ impl Place {
         self.run(command, test);
     }
 
+    /// Runs such a test beside others.
+    pub(crate) fn run_beside(&self, test: &str) {
+        self.run(Command::new(&self.binary), test);
+    }
+
     /// The same with files of so many bytes at most. A signal would end the process, unless it is
     /// ignored by who starts it.
     pub(crate) fn run_with_file_limit(&self, bytes: u64, test: &str) {

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use cache_core::{Changes, ErrorKind, Journal, Tier};
+use cache_core::{Changes, ErrorKind, Inspect, Journal, Tier};
 use tier_sqlite::SqliteTier;
 use tracing::Level;
 
+use crate::child::{Place, given_file};
 use crate::support::{
-    asides, assert_no_panics, beside, cause, clear, entry, file, fill, key, logged, make, open,
-    options, plain, right, told, until, works, works_again,
+    asides, assert_no_panics, beside, cause, clear, entry, file, fill, keeps, key, logged, make,
+    open, options, plain, right, told, until, works, works_again,
 };
 
 const ROWS: u64 = 60;
@@ -128,7 +129,7 @@ async fn a_file_truncated_under_an_open_tier_is_replaced_by_a_new_one() {
         works_again(&tier, 500).await;
         until("all is read, or missed, and more can be written", async || {
             tier.get_many(&(0..ROWS).map(key).collect::<Vec<_>>()).await.is_ok()
-                && works(&tier, 501 + part).await.is_ok()
+                && keeps(&tier, 501 + part).await.is_ok_and(|kept| kept)
         })
         .await;
         tier.close().await.unwrap();
@@ -272,25 +273,40 @@ async fn a_file_replaced_by_another_programs_turns_the_tier_off() {
 
 #[tokio::test]
 async fn a_log_removed_under_an_open_tier_costs_what_was_in_it() {
-    for shm in [false, true] {
+    for removed in [&["-wal"][..], &["-wal", "-shm"], &["-shm"]] {
         let (_dir, path) = file();
         make(&path, 0..ROWS).await;
         let tier = open(&path);
         fill(&tier, 100..160).await;
+        let warned = || logged(Level::WARN, path.to_str().unwrap()).len();
+        // Who tells of others' changes has looked at the log before.
+        let heard = Arc::new(Mutex::new(false));
+        let note = Arc::clone(&heard);
+        tier.follow(Box::new(move |_| *note.lock().unwrap() = true));
+        let (other, mut n) = (open(&path), 700);
+        until("a change of another's is told", async || {
+            n += 1;
+            fill(&other, [n]).await;
+            *heard.lock().unwrap()
+        })
+        .await;
+        other.close().await.unwrap();
         assert_eq!(right(&tier, 0..160).await, 120);
-        fs::remove_file(beside(&path, "-wal")).unwrap();
-        if shm {
-            fs::remove_file(beside(&path, "-shm")).unwrap();
+        for suffix in removed {
+            fs::remove_file(beside(&path, suffix)).unwrap();
         }
+        until("it is noticed", async || warned() > 0 || !asides(&path).is_empty()).await;
         until("what is put is in the file that others see", async || {
             let other = open(&path);
-            let seen = works(&tier, 500).await.is_ok() && right(&other, [500]).await == 1;
+            let seen =
+                keeps(&tier, 500).await.is_ok_and(|kept| kept) && right(&other, [500]).await == 1;
             other.close().await.unwrap();
             tier.remove(&key(500)).await.ok();
             seen
         })
         .await;
-        right(&tier, 0..160).await;
+        let there = right(&tier, 0..160).await;
+        assert!(there == 120 || removed.contains(&"-wal"), "an index is made anew: {there}");
         tier.close().await.unwrap();
         let tier = open(&path);
         right(&tier, 0..160).await;
@@ -402,6 +418,43 @@ async fn tiers_that_meet_one_damaged_file_set_it_aside_once_and_go_on() {
         assert_eq!(errors(&path).len(), asides(&path).len());
     }
     assert_no_panics();
+}
+
+#[tokio::test]
+#[ignore = "another test runs it several times at once"]
+async fn child_goes_on() {
+    let Some(path) = given_file() else { return };
+    let (tier, n) = (open(&path), 10_000 + u64::from(std::process::id()));
+    works_again(&tier, n).await;
+    until("what is put stays", async || {
+        right(&tier, [n]).await == 1 || {
+            works_again(&tier, n).await;
+            false
+        }
+    })
+    .await;
+    tier.close().await.unwrap();
+    assert_no_panics();
+}
+
+#[tokio::test]
+async fn processes_that_meet_one_damaged_file_set_it_aside_once_and_go_on() {
+    let place = Place::new();
+    let path = place.file();
+    make(&path, 0..ROWS).await;
+    let tier = open(&path);
+    assert_eq!(right(&tier, 0..ROWS).await, 60);
+    overwrite(&path, 0, &[0x5A; 8_192]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| place.run_beside("file::child_goes_on"));
+        }
+    });
+    works_again(&tier, 500).await;
+    let entries = tier.usage().await.unwrap().total().entries;
+    assert_eq!(entries, 5, "all have put into one file");
+    assert_eq!(asides(&path).len(), 1);
+    tier.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -131,13 +131,22 @@ pub(crate) async fn works(tier: &SqliteTier, n: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// The same while the file may be replaced: whether the entry was stored, and is there.
+pub(crate) async fn keeps(tier: &SqliteTier, n: u64) -> Result<bool, Error> {
+    tier.put(&key(n), &entry(n)).await?;
+    let found = tier.get(&key(n)).await?;
+    assert!(found.is_none() || found == Some(entry(n)), "a wrong answer");
+    Ok(found.is_some())
+}
+
 /// Waits until it works.
 pub(crate) async fn works_again(tier: &SqliteTier, n: u64) {
     let mut last = None;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        match works(tier, n).await {
-            Ok(()) => return,
+        match keeps(tier, n).await {
+            Ok(true) => return,
+            Ok(false) => last = Some("what was put is not there".to_owned()),
             Err(error) => last = Some(cause(&error)),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
