@@ -130,17 +130,17 @@ async fn times_that_make_no_sense_are_found_though_the_checksum_fits() {
 #[tokio::test]
 async fn an_index_that_does_not_fit_its_table_is_made_anew() {
     let (_dir, path) = filled().await;
-    let connection = Connection::open(&path).unwrap();
-    connection.pragma_update(None, "writable_schema", true).unwrap();
-    // The index of sources becomes one of something else.
-    connection
-        .execute(
-            "UPDATE sqlite_schema SET sql = 'CREATE INDEX entries_by_source ON entries (version)'
-             WHERE name = 'entries_by_source'",
-            [],
-        )
-        .unwrap();
-    drop(connection);
+    // The index of sources is filled with something else.
+    let indexes = |column: &str| {
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "writable_schema", true).unwrap();
+        let sql = format!("CREATE INDEX entries_by_source ON entries ({column})");
+        let change = "UPDATE sqlite_schema SET sql = ?1 WHERE name = 'entries_by_source'";
+        assert_eq!(connection.execute(change, [sql]).unwrap(), 1);
+    };
+    indexes("content_type");
+    Connection::open(&path).unwrap().execute_batch("REINDEX entries_by_source").unwrap();
+    indexes("source");
     let found = validate(&path, false).await;
     assert!(found.count(ProblemKind::File) > 0, "{found:?}");
     let found = validate(&path, true).await;
