@@ -365,6 +365,11 @@ impl Inner {
             }
             fills.push((key, entry));
         }
+        if waiting.len() < fills.len() {
+            // Who has been given an answer goes first: a task that is woken runs where, and after, the
+            // one runs that woke it.
+            tokio::task::yield_now().await;
+        }
         self.chain.fill_waiting(&fills, &replaces).await;
         for (key, entry) in &fills {
             self.looks.detach(key);

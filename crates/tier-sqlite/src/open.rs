@@ -52,9 +52,8 @@ impl Role {
     /// system's cache, which costs a read a third more.
     const fn page_cache_kib(self) -> i64 {
         match self {
-            Self::Here => 32 << 10,
+            Self::Here | Self::Reader => 24 << 10,
             Self::Writer => 16 << 10,
-            Self::Reader => 4 << 10,
             Self::Checkpoint => 1 << 10,
         }
     }
