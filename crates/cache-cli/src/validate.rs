@@ -17,7 +17,7 @@ pub(crate) async fn run(global: &Global, args: &ValidateArgs) -> Result<Exit, Fa
     let context = Context::load(global)?;
     let cache = context.cache()?;
     let config = &context.loaded.config;
-    let path = &config.sqlite.path;
+    let path = &context.store();
     if !config.tiers().contains(&TierKind::Sqlite) {
         return Err(Failure::failed("no tier of this configuration outlives a program")
             .hint("enable one, for example `cache.sqlite.enable: true`"));

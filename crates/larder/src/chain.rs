@@ -352,14 +352,11 @@ impl Chain {
             let mut outdated = false;
             for (tier, outcomes) in &by_tier {
                 match outcomes {
-                    Ok(outcomes) => match outcomes.get(place) {
-                        Some(PutOutcome::Barred) => outdated = true,
-                        // Or it has got this very entry, by a promotion from a tier that was quicker.
-                        Some(PutOutcome::Superseded) => {
-                            outdated |= tier.knows_better(key, entry.as_of()).await;
+                    Ok(outcomes) => {
+                        if let Some(said) = outcomes.get(place) {
+                            outdated |= self.is_outdated(tier, key, entry, said).await;
                         }
-                        _ => {}
-                    },
+                    }
                     Err(_absorbed) if replaces.get(place) == Some(&true) => {
                         self.give_up_older(tier, key, entry);
                     }
@@ -367,8 +364,7 @@ impl Chain {
                 }
             }
             if outdated {
-                let barrier = Barrier::forget(Selector::Key(key.clone()), entry.as_of());
-                join_all(self.tiers.iter().map(|tier| tier.bar(&barrier))).await;
+                self.give_up(key, entry).await;
             }
         }
     }
@@ -398,6 +394,19 @@ impl Chain {
                 }
             }
         }
+        // Another process may have stored something later meanwhile, and memory been told of it.
+        for (tier, (_, outcomes)) in self.tiers.iter().zip(&by_tier) {
+            let Ok(outcomes) = outcomes else { continue };
+            if !tier.waits_to_store() {
+                continue;
+            }
+            for ((key, entry), said) in entries.iter().zip(outcomes) {
+                if *said == PutOutcome::Superseded && self.is_outdated(tier, key, entry, said).await
+                {
+                    self.give_up(key, entry).await;
+                }
+            }
+        }
         let of = |place: usize| {
             by_tier.iter().map(move |(name, outcomes)| {
                 let report = match outcomes {
@@ -410,17 +419,26 @@ impl Chain {
         (0..entries.len()).map(|place| of(place).collect()).collect()
     }
 
-    /// Stores in the tiers that have to wait, all at once. One that fails gives up what is older.
+    /// Stores in the tiers that have to wait, all at once. One that fails gives up what is older; where
+    /// one knows better, the others give up what they took.
     pub(crate) async fn put_waiting(&self, entries: &[(Key, Entry)]) {
-        let waiting = self.tiers.iter().filter(|tier| tier.waits_to_store());
-        join_all(waiting.map(async |tier| {
-            if tier.put_many(entries).await.is_err() {
-                for (key, entry) in entries {
-                    self.give_up_older(tier, key, entry);
-                }
-            }
-        }))
-        .await;
+        self.fill_waiting(entries, &vec![true; entries.len()]).await;
+    }
+
+    /// Has all tiers give up an entry that one of them knows to be out of date.
+    async fn give_up(&self, key: &Key, entry: &Entry) {
+        let barrier = Barrier::forget(Selector::Key(key.clone()), entry.as_of());
+        join_all(self.tiers.iter().map(|tier| tier.bar(&barrier))).await;
+    }
+
+    /// Whether a tier that waits knows something later than the entry, by what it said of it.
+    async fn is_outdated(&self, tier: &Guard, key: &Key, entry: &Entry, said: &PutOutcome) -> bool {
+        match said {
+            PutOutcome::Barred => true,
+            // Or it has got this very entry, by a promotion from a tier that was quicker.
+            PutOutcome::Superseded => tier.knows_better(key, entry.as_of()).await,
+            _ => false,
+        }
     }
 
     /// Forgets a key everywhere, so that no load from before brings it back.

@@ -89,7 +89,8 @@ impl Inner {
             return;
         }
         let began = Instant::now();
-        let leases = self.lease(&mut pending, began).await;
+        let unwanted = pending.iter().all(|one| one.wanted.policy.cancel_abandoned && !one.behind);
+        let leases = self.lease(&mut pending, began, unwanted).await;
         if pending.is_empty() {
             return;
         }
@@ -104,7 +105,6 @@ impl Inner {
         pending.iter().filter_map(|one| one.leader.as_ref()).for_each(Leader::begin_load);
         let mut load = self.begin(load, contexts);
         let _under_way = self.loading.begin(pending.iter().map(|one| one.key.clone()).collect());
-        let unwanted = pending.iter().all(|one| one.wanted.policy.cancel_abandoned && !one.behind);
         let results = loop {
             // The next whose time is up; what comes after that is still of use to who asks later.
             let awaited = pending.iter().filter(|one| one.leader.is_some());
@@ -365,11 +365,6 @@ impl Inner {
             }
             fills.push((key, entry));
         }
-        if waiting.len() < fills.len() {
-            // Who has been given an answer goes first: a task that is woken runs where, and after, the
-            // one runs that woke it.
-            tokio::task::yield_now().await;
-        }
         self.chain.fill_waiting(&fills, &replaces).await;
         for (key, entry) in &fills {
             self.looks.detach(key);
@@ -581,7 +576,7 @@ async fn elapsed(since: Instant, limit: Option<Duration>) {
     }
 }
 
-async fn abandoned(pending: &[Pending]) {
+pub(crate) async fn abandoned(pending: &[Pending]) {
     let leaders: Vec<&Leader> = pending.iter().filter_map(|one| one.leader.as_ref()).collect();
     Leader::all_abandoned(&leaders).await;
 }

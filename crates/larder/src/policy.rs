@@ -102,6 +102,11 @@ impl Policy {
     }
 
     /// What is wrong with it, for people.
+    /// Whether anything that a load brings may be stored.
+    pub(crate) fn stores(&self) -> bool {
+        self.ttl != Ttl::For(Duration::ZERO) || !self.negative_ttl.is_zero()
+    }
+
     pub(crate) fn problem(&self) -> Option<String> {
         if !(0.0..=1.0).contains(&self.jitter) {
             return Some(format!("jitter {} is no share from 0 to 1", self.jitter));

@@ -9,12 +9,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     Hit,
     chain::{Chain, Found, Look},
-    fly::{Pending, timed_out},
+    fly::{Pending, abandoned, timed_out},
     inner::Inner,
 };
 
 /// How soon to look again for what another process loads: at first, and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+/// After so many leases that others were quicker to take, loads that fail or bring nothing to store are
+/// not waited for any more.
+const LOST: u32 = 2;
 /// How long another process's load is waited for where no policy says.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -59,21 +62,30 @@ impl Inner {
     /// rest is for this process to load.
     ///
     /// All keys or none: who had some and waited for others might be waited for by them.
-    pub(crate) async fn lease(&self, pending: &mut Vec<Pending>, began: Instant) -> Option<Leases> {
+    pub(crate) async fn lease(
+        &self,
+        pending: &mut Vec<Pending>,
+        began: Instant,
+        unwanted: bool,
+    ) -> Option<Leases> {
         let chain = &self.chain;
         let skipped = |at: usize| pending.iter().any(|one| one.wanted.skip.contains(at));
         let at = chain.leasing().filter(|at| !skipped(*at))?;
-        if chain.lease.is_zero() || pending.iter().any(|one| one.wanted.is_forced()) {
+        // What is not stored is of no use to others.
+        let stores = |one: &Pending| one.key.is_storable() && one.wanted.policy.stores();
+        let forced = pending.iter().any(|one| one.wanted.is_forced());
+        if chain.lease.is_zero() || forced || !pending.iter().any(stores) {
             return None;
         }
         let tier = chain.tiers.get(at)?;
         let owner = chain.owner;
-        let mut pause = LOOK_AGAIN.0;
+        let (mut pause, mut lost) = (LOOK_AGAIN.0, 0);
         let gives_up = began.checked_add(PATIENCE)?;
         loop {
             let keys: Vec<Key> = pending.iter().map(|one| one.key.clone()).collect();
-            let taken =
-                tier.is_free(&keys, owner).await && tier.lease(&keys, owner, chain.lease).await?;
+            let free = tier.is_free(&keys, owner).await;
+            let taken = free && tier.lease(&keys, owner, chain.lease).await?;
+            lost += u32::from(free && !taken);
             // Whoever had a lease has stored what it loaded before it gave that back.
             let mut looks = chain.look_aside(at, &keys).await.into_iter();
             pending.retain_mut(|one| !looks.next().is_some_and(|look| self.land_newer(one, &look)));
@@ -87,11 +99,18 @@ impl Inner {
                 }
                 return Some(leases);
             }
-            if pending.is_empty() || Instant::now() >= gives_up {
+            if pending.is_empty() || Instant::now() >= gives_up || lost >= LOST {
                 return None;
             }
             self.fail_late(pending, began);
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                biased;
+                () = abandoned(pending), if unwanted => {
+                    pending.clear();
+                    return None;
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
             pause = (pause * 2).min(LOOK_AGAIN.1);
         }
     }

@@ -115,7 +115,12 @@ impl<'a> Batch<'a> {
             stamps::note(self.connection, self.latest, self.now)?;
         }
         if !self.stored.is_empty() {
-            let keys = (journal::STORED, &*self.stored, "", 0, self.latest);
+            let named = self.stored.len() <= journal::NAMES;
+            let keys = if named {
+                (journal::STORED, &*self.stored, "", 0, self.latest)
+            } else {
+                (journal::MANY, "", "", 0, self.latest)
+            };
             journal::append(self.connection, self.node, keys)?;
             self.stored.clear();
         }

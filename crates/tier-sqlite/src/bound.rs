@@ -8,10 +8,12 @@ use std::{
 
 use rusqlite::Connection;
 
-use crate::{batch::Batch, open::PAGE_BYTES, shared::Shared};
+use crate::{batch::Batch, journal, open::PAGE_BYTES, shared::Shared};
 
 /// Most entries that go in one step.
 const STEP: u64 = 512;
+/// Most steps in one transaction.
+const STEPS: usize = 16;
 /// More than any file has.
 const MOST_ENTRIES: u64 = 1 << 32;
 /// What the log and other files may need of a small disk.
@@ -114,7 +116,15 @@ pub(crate) fn make_room(batch: &mut Batch<'_>, target: u64) -> rusqlite::Result<
     batch.uses.write(connection)?;
     let before = used_pages(connection)?;
     let mut used = before;
-    while used > target {
+    if used > target {
+        journal::shorten(connection)?;
+        used = used_pages(connection)?;
+    }
+    // Not all at once, where the bound was lowered: other writers would wait too long.
+    for _ in 0..STEPS {
+        if used <= target {
+            break;
+        }
         // As many as are on that many pages; at most a few, so no damaged sum makes them too many.
         let entries = entries(connection)?.clamp(1, MOST_ENTRIES);
         let step = ((used - target) * entries / used + 1).min(STEP);
@@ -140,10 +150,17 @@ fn evict(connection: &Connection, now: i64, most: u64) -> rusqlite::Result<u64> 
     if expired > 0 {
         return Ok(expired as u64);
     }
-    let oldest: Vec<i64> = connection
+    let mut oldest: Vec<i64> = connection
         .prepare_cached("SELECT entry FROM uses ORDER BY used_at, entry LIMIT ?1")?
         .query_map([most.cast_signed()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
+    if oldest.is_empty() {
+        // Of these no use was noted.
+        oldest = connection
+            .prepare_cached("SELECT id FROM entries ORDER BY id LIMIT ?1")?
+            .query_map([most.cast_signed()], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+    }
     let mut delete = connection.prepare_cached("DELETE FROM entries WHERE id = ?1")?;
     let mut forget = connection.prepare_cached("DELETE FROM uses WHERE entry = ?1")?;
     for id in &oldest {

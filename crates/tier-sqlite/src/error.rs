@@ -47,6 +47,8 @@ pub(crate) enum Failure {
         path.display()
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{} was replaced while it was opened", .0.display())]
+    Replaced(PathBuf),
     #[error("the tier has been closed")]
     Closed,
     #[error("a thread of the tier panicked")]
@@ -70,7 +72,7 @@ impl Failure {
             Self::Prepare { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 ErrorKind::Refused
             }
-            Self::Prepare { .. } => ErrorKind::Unavailable,
+            Self::Prepare { .. } | Self::Replaced(_) => ErrorKind::Unavailable,
 
             Self::Directory(_)
             | Self::NotADatabase(_)
@@ -115,6 +117,8 @@ impl Failure {
                 let codes = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
                 error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
                     || extended_code(error) == Some(ffi::SQLITE_IOERR_SHORT_READ)
+                    // A column has what no statement of ours could have put there.
+                    || extended_code(error) == Some(ffi::SQLITE_CONSTRAINT_DATATYPE)
                     || is_of_no_known_format(error)
             }
             _ => false,

@@ -167,7 +167,9 @@ impl Importer {
             }
         }
         self.store(&mut pass)?;
-        self.write(move |batch| marks::complete(batch, now))?;
+        if !pass.full {
+            self.write(move |batch| marks::complete(batch, now))?;
+        }
         Ok(pass)
     }
 

@@ -1,17 +1,21 @@
 //! The journal: what other processes have changed in the file.
 
 use cache_core::{Barrier, Change, Changes, Key, Stamp};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::barriers;
 
 /// The kind of a row that names stored keys; smaller ones are barriers'.
 pub(crate) const STORED: u8 = 16;
-/// So many rows are kept, at most twice that many: of the last seconds under constant writes, of the
-/// last days otherwise.
-const KEEP: i64 = 4_096;
+/// That of a row for more keys than are named.
+pub(crate) const MANY: u8 = 17;
+/// Most bytes of keys that a transaction names: a follower that reads of more starts anew.
+pub(crate) const NAMES: usize = 32 << 10;
+/// So many rows are kept, at most twice that many: of the last second under constant writes, of the
+/// last days otherwise. Together with [`NAMES`] that bounds the table.
+const KEEP: i64 = 512;
 /// Most rows that are told one by one.
-const TELL: i64 = 1_024;
+const TELL: i64 = 512;
 
 /// Appends a row: kind, name, tag, effect and stamp.
 pub(crate) fn append(
@@ -68,25 +72,33 @@ pub(crate) fn since(
     let mut told = 0;
     while let Some(row) = rows.next()? {
         told += 1;
-        if told > TELL {
+        // One that cannot be read is damaged, or written by a version that knows more.
+        if told > TELL || read(row, &mut changes).ok().flatten().is_none() {
             return Ok((Changes::Unknown, end));
-        }
-        let (kind, name, tag) = (row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
-        let stamp = Stamp::from_packed(row.get::<_, i64>(4)?.max(0).cast_unsigned());
-        if kind == STORED {
-            let stored = |key| Change::Stored { key: Key::new(key), as_of: stamp };
-            changes.extend(name.lines().map(stored));
-        } else {
-            let Some(selector) = barriers::selector(kind, name, tag) else {
-                // Written by a version that knows more.
-                return Ok((Changes::Unknown, end));
-            };
-            let barrier = match row.get::<_, u8>(3)? {
-                1 => Barrier::expire(selector, stamp),
-                _ => Barrier::forget(selector, stamp),
-            };
-            changes.push(Change::Barrier(barrier));
         }
     }
     Ok((Changes::Known(changes), end))
+}
+
+/// Adds what a row says; `None` if that is not to be known.
+fn read(row: &Row<'_>, changes: &mut Vec<Change>) -> rusqlite::Result<Option<()>> {
+    let (kind, name, tag) = (row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+    let stamp = Stamp::from_packed(row.get::<_, i64>(4)?.max(0).cast_unsigned());
+    if kind == STORED {
+        let stored = |key| Change::Stored { key: Key::new(key), as_of: stamp };
+        changes.extend(name.lines().map(stored));
+        return Ok(Some(()));
+    }
+    let Some(selector) = barriers::selector(kind, name, tag) else { return Ok(None) };
+    changes.push(Change::Barrier(match row.get::<_, u8>(3)? {
+        1 => Barrier::expire(selector, stamp),
+        _ => Barrier::forget(selector, stamp),
+    }));
+    Ok(Some(()))
+}
+
+/// Forgets all but the last few rows, to make room.
+pub(crate) fn shorten(connection: &Connection) -> rusqlite::Result<()> {
+    let last = end(connection)? - KEEP / 8;
+    connection.prepare_cached("DELETE FROM journal WHERE seq <= ?1")?.execute([last]).map(drop)
 }

@@ -28,6 +28,9 @@ const EVICTIONS_EVERY: Duration = Duration::from_mins(1);
 /// Evicting more than this share of the bound within a minute is worth a warning.
 const MUCH: u64 = 10;
 
+/// No `data_version`.
+const NEVER: i64 = -1;
+
 /// Who is told of changes.
 #[derive(Clone, Default)]
 pub(crate) struct Followed(Arc<Mutex<Option<Follower>>>);
@@ -125,22 +128,23 @@ impl Keeper {
     fn tell(&mut self) {
         let guard = self.followed.lock();
         let Some(follower) = &*guard else { return };
-        let (generation, read_to) = (self.shared.generation(), self.read_to);
+        let (epoch, read_to) = (self.shared.epoch(), self.read_to);
+        let opened = self.slot.times_opened();
         let found = self.slot.run(|connection, shared| {
             let version = data_version(connection)?;
             Ok(match read_to {
-                Some((known, _, _)) if known != generation => {
-                    Some((Changes::Unknown, (generation, version, journal::end(connection)?)))
+                Some((known, _, _)) if known != epoch => {
+                    Some((Changes::Unknown, (epoch, version, journal::end(connection)?)))
                 }
                 Some((_, seen, _)) if seen == version => None,
                 Some((.., after)) => {
                     let (changes, end) = journal::since(connection, shared.node, after)?;
-                    Some((changes, (generation, version, end)))
+                    Some((changes, (epoch, version, end)))
                 }
                 None => {
                     let start = shared.journal_start();
                     let (changes, end) = journal::since(connection, shared.node, start)?;
-                    Some((changes, (generation, version, end)))
+                    Some((changes, (epoch, version, end)))
                 }
             })
         });
@@ -150,6 +154,11 @@ impl Keeper {
                 if !matches!(&changes, Changes::Known(known) if known.is_empty()) {
                     follower(changes);
                 }
+            }
+            // A connection that has just been opened counts commits anew: the next look is not to rely on
+            // what this one has compared.
+            Ok(None) if self.slot.times_opened() != opened => {
+                self.read_to = read_to.map(|(epoch, _, after)| (epoch, NEVER, after));
             }
             Ok(None) => {}
             // Reads of the chain say what is wrong.

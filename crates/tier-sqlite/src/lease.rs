@@ -8,11 +8,18 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::{SqliteTier, error::tier_error};
 
+/// Longest time that a lease is believed to last, in milliseconds: one beyond is damaged, or of a clock
+/// that was ahead.
+const LONGEST: i64 = 3_600_000;
+
 /// Whether somebody else than `owner` has the lease of `key` at `now`.
 fn is_taken(connection: &Connection, key: &Key, owner: i64, now: i64) -> rusqlite::Result<bool> {
     let taken = connection
-        .prepare_cached("SELECT 1 FROM leases WHERE key = ?1 AND owner IS NOT ?2 AND until > ?3")?
-        .query_row((key.as_str(), owner, now), |_| Ok(()))
+        .prepare_cached(
+            "SELECT 1 FROM leases WHERE key = ?1 AND owner IS NOT ?2
+                 AND until > ?3 AND until <= ?4",
+        )?
+        .query_row((key.as_str(), owner, now, now.saturating_add(LONGEST)), |_| Ok(()))
         .optional()?;
     Ok(taken.is_some())
 }
@@ -51,8 +58,8 @@ impl Lease for SqliteTier {
             }
             // Those of owners that were killed: there are few at a time.
             connection
-                .prepare_cached("DELETE FROM leases WHERE until <= ?1")?
-                .execute([now.as_millis()])?;
+                .prepare_cached("DELETE FROM leases WHERE until <= ?1 OR until > ?2")?
+                .execute((now.as_millis(), now.as_millis().saturating_add(LONGEST)))?;
             Ok(true)
         });
         taken.await.map_err(|failure| tier_error(Op::Lease, failure))

@@ -5,7 +5,7 @@
 //! file is opened by the first operation, so a tier whose file cannot be used now can be built, and
 //! works from the moment it can.
 //!
-//! Never opens a file that another program made, and never replaces one.
+//! Never opens to write a file that another program made, and never replaces one.
 //!
 //! # In the place of a Python cache
 //!

@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 
 use rusqlite::{Connection, TransactionBehavior, backup::Backup};
 
-use crate::{SqliteOptions, bound::beside, error::Failure};
+use crate::{SqliteOptions, bound::beside, error::Failure, shared};
 
 /// Format this code writes; `PRAGMA user_version` of the file.
 pub(crate) const FORMAT: i64 = 2;
@@ -50,7 +50,7 @@ fn back_up(connection: &Connection, copy: &Path) -> Result<(), Failure> {
     if copy.exists() {
         return Ok(());
     }
-    let part = beside(copy, &format!(".{}.part", std::process::id()));
+    let part = beside(copy, &format!(".{:x}.part", shared::random()));
     let mut file = fs::OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);

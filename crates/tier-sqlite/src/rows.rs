@@ -198,7 +198,7 @@ impl Stored {
 
     fn insert_tags(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
         let mut insert =
-            connection.prepare_cached("INSERT INTO entry_tags (tag, entry) VALUES (?1, ?2)")?;
+            connection.prepare_cached("INSERT OR IGNORE INTO entry_tags VALUES (?1, ?2)")?;
         self.entry.tags().iter().try_for_each(|tag| insert.execute((tag.as_str(), id)).map(drop))
     }
 }

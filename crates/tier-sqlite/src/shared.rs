@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) bound: Bound,
     /// Connections of an earlier generation are on a file that is no longer the tier's.
     generation: AtomicU64,
+    /// Raised when the path leads to another file than before.
+    epoch: AtomicU64,
     /// How many files were set aside.
     set_aside: AtomicUsize,
     /// Pages in the write-ahead log after this process's last commit.
@@ -80,6 +82,7 @@ impl Shared {
             uses: Uses::default(),
             bound: Bound::new(options.max_bytes),
             generation: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             set_aside: AtomicUsize::new(0),
             log_pages: Arc::default(),
             journal_start: AtomicI64::new(0),
@@ -131,14 +134,19 @@ impl Shared {
         let mut file = self.file();
         let generation = self.generation();
         self.options.path.look(self.options.busy_timeout)?;
+        let before = FileId::of(&self.options.path);
         let open::Opened { mut connection, only_reads } = open::open(&self.options, role)?;
         if only_reads {
             self.only_read.store(true, Ordering::Release);
         }
         let now = FileId::of(&self.options.path);
+        if before.is_some() && before != now {
+            // Replaced just then: which of the two is open cannot be told.
+            return Err(Failure::Replaced(self.options.path.to_path_buf()));
+        }
         if file.is_some() && *file != now {
             // The others are on another file.
-            self.begin_generation();
+            self.begin_epoch();
         }
         if file.is_none() || *file != now {
             // A file of another format may have none.
@@ -190,7 +198,7 @@ impl Shared {
     /// Has every thread open the file anew.
     pub(crate) fn renew(&self, why: &str) {
         *self.file() = None;
-        self.begin_generation();
+        self.begin_epoch();
         tracing::warn!(path = %self.options.path.display(), "the file is opened anew: {why}");
     }
 
@@ -211,9 +219,20 @@ impl Shared {
         }
         heal::set_aside(&self.options.path, *file, failure)?;
         *file = None;
-        self.begin_generation();
+        self.begin_epoch();
         self.set_aside.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The file is another one: all that was read from it may be out of date.
+    fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.begin_generation();
+    }
+
+    /// A number that changes when the path leads to another file.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Connections of before are of no use any more. Those that nobody uses just now are closed here:
@@ -244,7 +263,7 @@ impl Shared {
 }
 
 /// A random number that is good enough to tell processes apart.
-fn random() -> i64 {
+pub(crate) fn random() -> i64 {
     let number = RandomState::new().build_hasher().finish();
     (number >> 1).cast_signed()
 }
@@ -255,6 +274,8 @@ pub(crate) struct Slot {
     shared: Arc<Shared>,
     role: Role,
     place: Arc<Place>,
+    /// How often it was opened.
+    opened: u64,
 }
 
 /// A connection that is open.
@@ -280,7 +301,12 @@ impl Slot {
         let place = Arc::new(Mutex::new(None));
         let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.push(Arc::downgrade(&place));
-        Self { shared: Arc::clone(shared), role, place }
+        Self { shared: Arc::clone(shared), role, place, opened: 0 }
+    }
+
+    /// How often it was opened: what one connection says of itself is not true of the next.
+    pub(crate) const fn times_opened(&self) -> u64 {
+        self.opened
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -296,7 +322,7 @@ impl Slot {
         let shared = &self.shared;
         let mut open = lock(&self.place);
         let mut attempt = || {
-            let result = connection(&mut open, shared, self.role)
+            let result = connection(&mut open, shared, self.role, &mut self.opened)
                 .and_then(|connection| job(connection, shared));
             result.map_err(|failure| {
                 let failure = failure.at(&shared.options.path);
@@ -366,11 +392,13 @@ fn connection<'a>(
     open: &'a mut Option<(u64, Connection)>,
     shared: &Shared,
     role: Role,
+    times: &mut u64,
 ) -> Result<&'a mut Connection, Failure> {
     let generation = shared.generation();
     open.take_if(|(opened, _)| *opened != generation);
     if open.is_none() {
         *open = Some(shared.open(role)?);
+        *times += 1;
     }
     let open = open.as_mut().ok_or(Failure::Closed)?;
     Ok(&mut open.1)

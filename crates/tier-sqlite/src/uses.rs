@@ -72,7 +72,7 @@ impl Uses {
 /// Notes the use of a row that has just been made.
 pub(crate) fn begin(connection: &Connection, row: i64, now: Timestamp) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO uses VALUES (?1, ?2)")?
+        .prepare_cached("INSERT OR REPLACE INTO uses VALUES (?1, ?2)")?
         .execute((row, seconds(now)))
         .map(drop)
 }

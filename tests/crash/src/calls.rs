@@ -62,6 +62,33 @@ pub(crate) fn has_strace() -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// Whether strace may take hold of a process that is no child of its own; a container may forbid it.
+pub(crate) fn may_trace() -> bool {
+    let quiet = Stdio::null;
+    let Ok(process) = Command::new("cat").stdin(Stdio::piped()).stdout(quiet()).spawn() else {
+        return false;
+    };
+    let process = Reaped(process);
+    let pid = process.0.id().to_string();
+    let strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-p", &pid])
+        .stdin(quiet())
+        .stderr(quiet())
+        .spawn();
+    let Ok(strace) = strace else { return false };
+    let mut strace = Reaped(strace);
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        // One that may not ends at once.
+        if !matches!(strace.0.try_wait(), Ok(None)) {
+            println!("crash: processes cannot be traced here: NOT killed at every single call");
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
 /// Kills at each call; how many there were, for people, and what all runs came to.
 pub(crate) fn run(seed: u64, runtime: &Runtime) -> Result<(String, Sum)> {
     let started = Instant::now();

@@ -116,7 +116,7 @@ fn run(task: Task) -> Result<()> {
 fn crash(cycles: u32, seed: u64, calls: bool, early: bool, runtime: &Runtime) -> Result<()> {
     let started = Instant::now();
     println!("crash: seed {seed}");
-    let strace = calls && (calls::has_strace() || calls::missing()?);
+    let strace = calls && (calls::has_strace() || calls::missing()?) && calls::may_trace();
     let (sum, traced) = thread::scope(|scope| {
         let traced = strace.then(|| scope.spawn(|| calls::run(seed, runtime)));
         (cycles::run(cycles, seed, early, runtime), traced.map(thread::ScopedJoinHandle::join))

@@ -79,10 +79,10 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
     Ok(())
 }
 
-/// Refuses numbers outside the bounds in the table.
 /// Smallest file that the SQLite tier may be bound to.
 const LEAST_FILE: u64 = 1 << 20;
 
+/// Refuses numbers outside the bounds in the table.
 fn ranges(kind: Kind, value: &Value, path: &mut Vec<String>) -> Checked {
     match (kind, value) {
         (Kind::Section(fields), Value::Object(map)) => {
