@@ -167,9 +167,7 @@ impl Importer {
             }
         }
         self.store(&mut pass)?;
-        if !pass.full {
-            self.write(move |batch| marks::complete(batch, now))?;
-        }
+        self.write(move |batch| marks::complete(batch, now))?;
         Ok(pass)
     }
 
