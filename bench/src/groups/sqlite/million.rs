@@ -32,7 +32,7 @@ pub(crate) fn run(
     for (path, rows) in [(&few, 1_000), (&many, rows)] {
         let cache = open(path)?;
         store(threads, &cache, &keys[..rows], value)?;
-        threads.block_on(cache.close(Duration::from_secs(60)));
+        threads.block_on(cache.close(Duration::from_mins(1)));
     }
     let bare = Bare::open(&directory.join("many-bare.db"))?;
     bare.fill(&keys, value);
@@ -42,7 +42,7 @@ pub(crate) fn run(
             let Ok(cache) = open(path) else { return };
             threads.block_on(async {
                 drop(black_box(cache.get(&keys[0]).await));
-                cache.close(Duration::from_secs(60)).await;
+                cache.close(Duration::from_mins(1)).await;
             });
         }
     };
@@ -85,7 +85,7 @@ fn size(report: &mut Report, threads: &Runtime, directory: &Path) -> Result<()> 
     let cache = open(&path)?;
     let keys: Vec<Key> = data::keys(ROWS);
     store(threads, &cache, &keys, |n| data::noise(VALUE, n as u64))?;
-    threads.block_on(cache.close(Duration::from_secs(60)));
+    threads.block_on(cache.close(Duration::from_mins(1)));
     let file = fs::metadata(&path)?.len() as f64;
     let payload = (ROWS * VALUE) as f64;
     report.ratio("scale.sqlite_file_size", file, (payload, "its values"), Some((1.3, 1.45)));

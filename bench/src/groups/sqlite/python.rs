@@ -38,7 +38,7 @@ pub(crate) fn run(report: &mut Report, threads: &Runtime, directory: &Path) -> R
     ] {
         match theirs(base) {
             Some(theirs) => {
-                report.ratio(&format!("sqlite.{name}"), ours, (theirs, base), Some(goal))
+                report.ratio(&format!("sqlite.{name}"), ours, (theirs, base), Some(goal));
             }
             None => println!("not there: {base}; `pip install diskcache`, or set PYTHON"),
         }
