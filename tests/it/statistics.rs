@@ -387,8 +387,14 @@ async fn sums_are_exact_when_all_kinds_of_reads_run_at_once() {
     assert_eq!(memory.found + memory.not_found, stats.reads() - bypassed, "memory is asked once");
     // It may have it when a read that has waited looks again, which is not counted as asking.
     let second_looks = memory.served - memory.found;
-    let asked_below = memory.not_found - stats.joined - second_looks;
-    assert_eq!(sqlite.found + sqlite.not_found, asked_below, "SQLite is asked once a look");
+    // A look that others share asks once for all; where it finds the value in memory, each of them is
+    // one that joined and one that memory served.
+    let looks = memory.not_found - stats.joined;
+    let asked = sqlite.found + sqlite.not_found;
+    assert!(
+        (looks - second_looks..=looks).contains(&asked),
+        "SQLite is asked once a look: {asked}"
+    );
     let fills = stats.loads - stats.not_stored;
     assert_eq!(sqlite.stored + sqlite.superseded + sqlite.barred, fills);
     assert!(stats.promotions <= memory.stored);
