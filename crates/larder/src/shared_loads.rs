@@ -18,6 +18,8 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 /// After so many leases that others were quicker to take, loads that fail or bring nothing to store are
 /// not waited for any more.
 const LOST: u32 = 2;
+/// Longest time that a lease is made longer for.
+const LONGEST: Duration = Duration::from_hours(1);
 /// How long another process's load is waited for where no policy says.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -91,7 +93,7 @@ impl Inner {
             pending.retain_mut(|one| !looks.next().is_some_and(|look| self.land_newer(one, &look)));
             if taken {
                 let hard = pending.iter().filter_map(|one| one.wanted.policy.hard_timeout).max();
-                let until = Instant::now().checked_add(hard.unwrap_or(PATIENCE))?;
+                let until = Instant::now() + hard.unwrap_or(PATIENCE).min(LONGEST);
                 let leases = Leases::new(chain, at, keys, owner, until);
                 if pending.is_empty() {
                     leases.release().await;

@@ -54,10 +54,16 @@ pub(crate) fn set_aside(
                 renamed => renamed.map_err(failed)?,
             }
         }
+        let cause = match failure {
+            Failure::NotADatabase(_) => {
+                "SQLite does not know it for a database any more".to_owned()
+            }
+            failure => cache_core::Chained(failure).to_string(),
+        };
         tracing::error!(
             path = %path.display(),
             aside = %aside.display(),
-            cause = %cache_core::Chained(failure),
+            cause,
             "the file is damaged and was set aside; its entries are lost to the cache, which goes on \
              with a new one"
         );
