@@ -82,6 +82,12 @@ pub trait Tier: Any + fmt::Debug + Send + Sync {
     /// store its value under another one, build another entry.
     async fn put(&self, key: &Key, entry: &Entry) -> Result<PutOutcome>;
 
+    /// [`Tier::put`] on the thread of the caller, who waits for it, where that is quicker than having
+    /// another thread do it. `None` if it is not, or cannot be told: nothing has been done then.
+    fn try_put(&self, _key: &Key, _entry: &Entry) -> Option<Result<PutOutcome>> {
+        None
+    }
+
     /// Removes what is stored under `key`; whether there was something.
     async fn remove(&self, key: &Key) -> Result<bool>;
 

@@ -385,7 +385,8 @@ impl Chain {
         &self,
         entries: &[(Key, Entry)],
     ) -> Vec<Vec<(&'static str, PutReport)>> {
-        let puts = self.tiers.iter().map(async |tier| (tier.name(), tier.put_many(entries).await));
+        let puts =
+            self.tiers.iter().map(async |tier| (tier.name(), tier.put_awaited(entries).await));
         let by_tier = join_all(puts).await;
         for (tier, (_, outcomes)) in self.tiers.iter().zip(&by_tier) {
             if outcomes.is_err() {

@@ -234,7 +234,17 @@ impl Guard {
         self.sync().is_none() && !self.options.read_only
     }
 
+    /// Stores entries for a caller who goes on meanwhile.
     pub(crate) async fn put_many(&self, entries: &[(Key, Entry)]) -> Shared<Vec<PutOutcome>> {
+        self.put_all(entries, false).await
+    }
+
+    /// Stores entries for a caller who waits for that.
+    pub(crate) async fn put_awaited(&self, entries: &[(Key, Entry)]) -> Shared<Vec<PutOutcome>> {
+        self.put_all(entries, true).await
+    }
+
+    async fn put_all(&self, entries: &[(Key, Entry)], awaited: bool) -> Shared<Vec<PutOutcome>> {
         if self.options.read_only {
             let refused = || PutOutcome::Refused { reason: "the tier is only read".to_owned() };
             return Ok(entries.iter().map(|_| refused()).collect());
@@ -249,7 +259,14 @@ impl Guard {
         let entries = if capped.is_empty() { entries } else { &capped };
         let put = async {
             match entries {
-                [(key, entry)] => self.tier.put(key, entry).await.map(|outcome| vec![outcome]),
+                [(key, entry)] => {
+                    let here = awaited.then(|| self.tier.try_put(key, entry)).flatten();
+                    let outcome = match here {
+                        Some(outcome) => outcome,
+                        None => self.tier.put(key, entry).await,
+                    };
+                    outcome.map(|outcome| vec![outcome])
+                }
                 entries => self.tier.put_many(entries).await,
             }
         };

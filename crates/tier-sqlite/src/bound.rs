@@ -16,6 +16,8 @@ const STEP: u64 = 512;
 const STEPS: usize = 16;
 /// More than any file has.
 const MOST_ENTRIES: u64 = 1 << 32;
+/// Pages that a small write adds at most (512 KiB).
+const SMALL: u64 = 64;
 /// What the log and other files may need of a small disk.
 const ROOM_FOR_LOG: u64 = 256 << 20;
 /// Free pages that are worth giving back (2 MiB), and how many are in one step: it takes some 20 ms.
@@ -27,6 +29,8 @@ pub(crate) struct Bound {
     max_pages: u64,
     /// The same on the disk as it is: less if that is nearly full.
     limit_pages: AtomicU64,
+    /// Pages in use after this process's last commit.
+    used_pages: AtomicU64,
     evicted: AtomicU64,
     evicted_bytes: AtomicU64,
     reclaimed_bytes: AtomicU64,
@@ -47,6 +51,7 @@ impl Bound {
         Self {
             max_pages,
             limit_pages: AtomicU64::new(max_pages),
+            used_pages: AtomicU64::new(u64::MAX),
             evicted: AtomicU64::new(0),
             evicted_bytes: AtomicU64::new(0),
             reclaimed_bytes: AtomicU64::new(0),
@@ -60,6 +65,11 @@ impl Bound {
     /// Pages that may be in use.
     pub(crate) fn limit(&self) -> u64 {
         self.limit_pages.load(Ordering::Relaxed)
+    }
+
+    /// Whether a small write will not have to evict anything.
+    pub(crate) fn has_room(&self) -> bool {
+        self.used_pages.load(Ordering::Relaxed).saturating_add(SMALL) <= self.limit()
     }
 
     /// Pages that the file may have while a transaction is under way, which evicts at its end.
@@ -102,15 +112,17 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
 /// how many entries there are.
 pub(crate) fn keep(batch: &mut Batch<'_>, shared: &Shared) -> rusqlite::Result<()> {
     let limit = shared.bound.limit();
-    if used_pages(batch.connection)? > limit {
+    let mut used = used_pages(batch.connection)?;
+    if used > limit {
         // A little more than needed: not every write should have to.
-        make_room(batch, limit - limit / 128)?;
+        used = make_room(batch, limit - limit / 128)?;
     }
+    shared.bound.used_pages.store(used, Ordering::Relaxed);
     Ok(())
 }
 
-/// Evicts until so many pages are in use at most.
-pub(crate) fn make_room(batch: &mut Batch<'_>, target: u64) -> rusqlite::Result<()> {
+/// Evicts until so many pages are in use at most; how many are then.
+pub(crate) fn make_room(batch: &mut Batch<'_>, target: u64) -> rusqlite::Result<u64> {
     let connection = batch.connection;
     // What was read lately is to stay.
     batch.uses.write(connection)?;
@@ -136,7 +148,7 @@ pub(crate) fn make_room(batch: &mut Batch<'_>, target: u64) -> rusqlite::Result<
         used = used_pages(connection)?;
     }
     batch.evicted.bytes += before.saturating_sub(used) * PAGE_BYTES.unsigned_abs();
-    Ok(())
+    Ok(used)
 }
 
 /// Removes up to `most` entries; how many.

@@ -45,7 +45,7 @@ const CUT_PAUSE: Duration = Duration::from_secs(2);
 /// The writer's side: asks for checkpoints.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
-    ask: Sender<()>,
+    ask: Option<Sender<()>>,
     next_cut: Option<Instant>,
     told: bool,
 }
@@ -54,15 +54,20 @@ impl Checkpoints {
     pub(crate) fn new() -> (Self, Receiver<()>) {
         // One that waits is enough: it sees all that was committed before it begins.
         let (ask, asked) = crossbeam_channel::bounded(1);
-        (Self { ask, next_cut: None, told: false }, asked)
+        (Self { ask: Some(ask), next_cut: None, told: false }, asked)
     }
 
     /// Asks for a checkpoint if the log is worth one.
     pub(crate) fn ask_if_due(&self, shared: &Shared) {
-        if shared.log_pages() >= limits(shared).0 {
+        if let Some(ask) = self.ask.as_ref().filter(|_| is_due(shared)) {
             // Full: one is asked for already.
-            _ = self.ask.try_send(());
+            _ = ask.try_send(());
         }
+    }
+
+    /// Asks for none from now on: who makes them ends.
+    pub(crate) fn end(&mut self) {
+        self.ask = None;
     }
 
     /// Cuts a log that is too long.
@@ -89,11 +94,18 @@ impl Checkpoints {
     }
 }
 
+/// Whether the log is worth a checkpoint.
+pub(crate) fn is_due(shared: &Shared) -> bool {
+    shared.log_pages() >= limits(shared).0
+}
+
 /// Moves all of the log into the file, so that it begins anew.
 pub(crate) fn cut(slot: &mut Slot) -> Outcome<Progress> {
     slot.run(|connection, shared| {
         connection.busy_timeout(CUT_WAIT)?;
+        shared.end_snapshots();
         let progress = checkpoint(connection, "RESTART");
+        shared.note_checkpoint(progress.as_ref().ok());
         connection.busy_timeout(shared.options.busy_timeout)?;
         progress
     })
@@ -105,7 +117,7 @@ pub(crate) struct Progress {
     /// Whether a reader or writer kept it from its end.
     pub(crate) busy: bool,
     /// Pages of the log that are not in the file yet.
-    left: i64,
+    pub(crate) left: i64,
 }
 
 /// Runs a checkpoint; the mode is one of SQLite's names.
@@ -122,12 +134,16 @@ pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> Result<Progress
 pub(crate) fn run_until_closed(mut slot: Slot, asked: &Receiver<()>) {
     let mut failing = false;
     while let Ok(()) = asked.recv() {
-        let done = slot.run(|connection, _| {
+        let done = slot.run(|connection, shared| {
             // Waits for nobody, and nobody waits for it; what is written meanwhile is left.
             for _ in 0..ROUNDS {
-                if checkpoint(connection, "PASSIVE")?.left <= FEW {
+                let passed = checkpoint(connection, "PASSIVE")?;
+                shared.note_checkpoint(Some(&passed));
+                if passed.left <= FEW {
                     connection.busy_timeout(RESTART_WAIT)?;
-                    checkpoint(connection, "RESTART")?;
+                    shared.end_snapshots();
+                    let progress = checkpoint(connection, "RESTART")?;
+                    shared.note_checkpoint(Some(&progress));
                     break;
                 }
             }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cache_core::{Chained, CodecId, Entry, Escaped, Key, PutOutcome, Stamp, Timestamp, Verdict};
+use cache_core::{Chained, Entry, Escaped, Key, PutOutcome, Stamp, Timestamp, Verdict};
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use python_cache::{ImportReport, Limits, Outline, PythonCache, Row, Unfit};
 use rusqlite::{Connection, OptionalExtension};
@@ -228,11 +228,7 @@ impl Importer {
         let Some(pickle) = cache.value(row)? else { return Ok(()) };
         let imported = outline.with_value(pickle, &limits(options));
         let (key, entry) = (outline.key().clone(), imported.entry);
-        let compress = options.compressor.as_ref();
-        let stored = match compress.filter(|c| entry.value().len() >= c.threshold) {
-            Some(compress) => encode(key, entry, compress),
-            None => Stored::new(key, entry, CodecId::RAW, None),
-        };
+        let stored = encode(key, entry, options.compressor.as_ref());
         pass.pending_bytes += stored.entry().value().len();
         pass.pending.push(Pending { key: row.key.clone(), stored, opaque: imported.opaque });
         Ok(())
@@ -289,7 +285,7 @@ impl Importer {
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
         let writes = self.writes.upgrade().ok_or(Problem::Closed)?;
-        writes.blocking_send(Write::boxed(job, reply)).map_err(|_closed| Problem::Closed)?;
+        writes.blocking_send(Write::boxed(job, reply, None)).map_err(|_closed| Problem::Closed)?;
         drop(writes);
         Ok(answer.blocking_recv().map_err(|_dropped| Problem::Closed)??)
     }

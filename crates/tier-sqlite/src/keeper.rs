@@ -16,7 +16,7 @@ use crate::{
     bound::{Evicted, beside},
     journal,
     open::Role,
-    shared::{FileId, Shared, Slot},
+    shared::{self, FileId, Shared, Slot},
     worker::queue,
     writer::WriteJob,
 };
@@ -92,6 +92,7 @@ impl Keeper {
         let every = self.shared.options.poll_interval;
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(every) {
             if self.shared.is_opened() {
+                self.shared.end_snapshots();
                 self.look_after_file();
                 self.tell();
                 self.write_uses();
@@ -151,6 +152,8 @@ impl Keeper {
         match found {
             Ok(Some((changes, read_to))) => {
                 self.read_to = Some(read_to);
+                // Who reads because of what it is told now must see it.
+                shared::note_change();
                 if !matches!(&changes, Changes::Known(known) if known.is_empty()) {
                     follower(changes);
                 }
@@ -174,7 +177,7 @@ impl Keeper {
         self.uses_due = now + USES_EVERY;
         let Some(writes) = self.writes.upgrade() else { return };
         // If there is no room, later.
-        queue(&writes, |batch| batch.uses.write(batch.connection));
+        queue(&writes, None, |batch| batch.uses.write(batch.connection));
     }
 
     fn log_evictions(&mut self) {

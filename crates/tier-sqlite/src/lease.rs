@@ -43,7 +43,7 @@ impl Lease for SqliteTier {
     async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<bool> {
         let (keys, owner) = (keys.to_vec(), owner.cast_signed());
         let workers = self.workers(Op::Lease)?;
-        let taken = workers.write(move |batch| {
+        let taken = workers.write_soon(move |batch| {
             let (connection, now) = (batch.connection, batch.now);
             if any_is_taken(connection, &keys, owner, now.as_millis())? {
                 return Ok(false);
@@ -68,7 +68,7 @@ impl Lease for SqliteTier {
     async fn renew(&self, keys: &[Key], owner: u64, duration: Duration) -> Result<()> {
         let (keys, owner) = (keys.to_vec(), owner.cast_signed());
         let workers = self.workers(Op::Lease)?;
-        let renewed = workers.write(move |batch| {
+        let renewed = workers.write_soon(move |batch| {
             let until = batch.now.saturating_add(duration).as_millis();
             let mut renew = batch
                 .connection
@@ -84,7 +84,7 @@ impl Lease for SqliteTier {
         let quick = |connection: &Connection| {
             any_is_taken(connection, keys, owner, now).map(|taken| Some(!taken))
         };
-        if let Some(free) = workers.read_here(quick) {
+        if let Some(free) = workers.read_here_anew(quick) {
             return Ok(free);
         }
         let keys = keys.to_vec();
@@ -97,7 +97,7 @@ impl Lease for SqliteTier {
     async fn release(&self, keys: &[Key], owner: u64) -> Result<()> {
         let (keys, owner) = (keys.to_vec(), owner.cast_signed());
         let workers = self.workers(Op::Lease)?;
-        let released = workers.write(move |batch| {
+        let released = workers.write_soon(move |batch| {
             let mut release = batch
                 .connection
                 .prepare_cached("DELETE FROM leases WHERE key = ?1 AND owner = ?2")?;

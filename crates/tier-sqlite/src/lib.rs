@@ -21,6 +21,7 @@ mod barriers;
 mod batch;
 mod bound;
 mod checkpoint;
+mod committer;
 mod error;
 mod heal;
 mod here;
@@ -73,6 +74,12 @@ pub use crate::{
 };
 
 const NAME: &str = "sqlite";
+
+/// Values of up to this many bytes are compressed by who puts them: handing them to another thread and
+/// back takes 100 µs, some 1 ms at most is saved.
+const COMPRESSED_HERE: usize = 256 << 10;
+/// Values of up to this many bytes are committed by who waits for it.
+const COMMITTED_HERE: usize = 128 << 10;
 
 /// Entries in a SQLite file.
 #[derive(Debug)]
@@ -143,30 +150,48 @@ impl SqliteTier {
 
     /// What is to be done with an entry; large values are compressed off the async workers.
     async fn plan(&self, workers: &Workers, key: &Key, entry: &Entry) -> Result<Plan> {
-        let (len, max) = (entry.value().len() as u64, self.options.max_value_bytes);
-        if !key.is_storable() {
-            return Ok(Plan::Unstorable);
+        if entry.value().len() <= COMPRESSED_HERE {
+            return Ok(self.plan_here(workers, key, entry));
         }
-        if len > max {
-            let reason = format!("its {len} bytes are more than the {max} a value may have");
-            return Ok(Plan::Refuse { key: key.clone(), as_of: entry.as_of(), reason });
+        if let Some(plan) = self.plan_unstored(key, entry) {
+            return Ok(plan);
         }
         let (key, entry) = (key.clone(), entry.clone());
-        let compress = self.options.compressor.clone();
-        let Some(compress) = compress.filter(|c| entry.value().len() >= c.threshold) else {
-            let stored = Stored::new(key, entry, CodecId::RAW, None);
-            return Ok(Plan::of(stored, workers.shared().bound.max_bytes()));
-        };
-        let stored = workers.compute(move || encode(key, entry, &compress)).await;
+        let compressor = self.options.compressor.clone();
+        let stored = workers.compute(move || encode(key, entry, compressor.as_ref())).await;
         let max_bytes = workers.shared().bound.max_bytes();
         stored
             .map(|stored| Plan::of(stored, max_bytes))
             .map_err(|failure| tier_error(Op::Put, failure))
     }
+
+    /// The same of an entry that is small enough to be compressed on this thread.
+    fn plan_here(&self, workers: &Workers, key: &Key, entry: &Entry) -> Plan {
+        self.plan_unstored(key, entry).unwrap_or_else(|| {
+            let stored = encode(key.clone(), entry.clone(), self.options.compressor.as_ref());
+            Plan::of(stored, workers.shared().bound.max_bytes())
+        })
+    }
+
+    /// What is to be done with an entry that cannot be stored; `None` if it can.
+    fn plan_unstored(&self, key: &Key, entry: &Entry) -> Option<Plan> {
+        let (len, max) = (entry.value().len() as u64, self.options.max_value_bytes);
+        if !key.is_storable() {
+            return Some(Plan::Unstorable);
+        }
+        if len > max {
+            let reason = format!("its {len} bytes are more than the {max} a value may have");
+            return Some(Plan::Refuse { key: key.clone(), as_of: entry.as_of(), reason });
+        }
+        None
+    }
 }
 
 /// An entry with its value compressed, if that makes it smaller.
-fn encode(key: Key, entry: Entry, compress: &Compressor) -> Stored {
+fn encode(key: Key, entry: Entry, compressor: Option<&Compressor>) -> Stored {
+    let Some(compress) = compressor.filter(|c| entry.value().len() >= c.threshold) else {
+        return Stored::new(key, entry, CodecId::RAW, None);
+    };
     match compress.codec.encode(entry.value()) {
         Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
         Ok(None) => Stored::new(key, entry, CodecId::RAW, None),
@@ -263,6 +288,22 @@ impl Tier for SqliteTier {
                 .ok_or_else(|| Error::new(ErrorKind::Internal, Op::Put, NAME).with_key(key)),
             Err(error) => Err(error.with_key(key)),
         }
+    }
+
+    fn try_put(&self, key: &Key, entry: &Entry) -> Option<Result<PutOutcome>> {
+        if entry.value().len() > COMMITTED_HERE {
+            return None;
+        }
+        let workers = self.workers(Op::Put).ok()?;
+        let mut plan = workers.may_write_here().then(|| self.plan_here(&workers, key, entry))?;
+        if matches!(plan, Plan::Unstorable) {
+            return Some(Ok(unstorable()));
+        }
+        let outcome = workers.write_here(&mut |batch| {
+            batch.note_stamp(entry.as_of());
+            plan.carry_out(batch)
+        });
+        outcome.map(Ok)
     }
 
     async fn remove(&self, key: &Key) -> Result<bool> {
@@ -376,7 +417,7 @@ impl Stamped for SqliteTier {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
         if let Some(latest) =
-            workers.read_here(|connection| stamps::noted_if_sound(connection, now))
+            workers.read_here_anew(|connection| stamps::noted_if_sound(connection, now))
         {
             return Ok(latest);
         }

@@ -17,13 +17,27 @@ use rusqlite::{Connection, config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, h
 use crate::{
     SqliteOptions,
     bound::Bound,
+    checkpoint::Progress,
     error::Failure,
-    heal, journal,
+    heal, here, journal,
     open::{self, Role},
     uses::Uses,
 };
 
 pub(crate) type Outcome<T> = Result<T, Arc<Failure>>;
+
+/// Commits of this process: who reads one snapshot for a while looks whether it is the latest.
+static COMMITS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has committed, to whatever file.
+pub(crate) fn commits() -> u64 {
+    COMMITS.load(Ordering::Acquire)
+}
+
+/// Has what is read from now on be no older than this call.
+pub(crate) fn note_change() {
+    COMMITS.fetch_add(1, Ordering::AcqRel);
+}
 
 /// What every thread of a tier knows.
 #[derive(Debug)]
@@ -41,6 +55,10 @@ pub(crate) struct Shared {
     set_aside: AtomicUsize,
     /// Pages in the write-ahead log after this process's last commit.
     log_pages: Arc<AtomicUsize>,
+    /// Whether the next write begins the log anew, which waits for the disk.
+    log_begins: AtomicBool,
+    /// Writes that are queued or being committed.
+    pub(crate) writes_waiting: AtomicUsize,
     /// Where the journal ended when the file was opened first: what was read from it since may be made
     /// out of date by what comes after that.
     journal_start: AtomicI64,
@@ -85,6 +103,8 @@ impl Shared {
             epoch: AtomicU64::new(0),
             set_aside: AtomicUsize::new(0),
             log_pages: Arc::default(),
+            log_begins: AtomicBool::new(true),
+            writes_waiting: AtomicUsize::new(0),
             journal_start: AtomicI64::new(0),
             file: Mutex::new(None),
             only_read: AtomicBool::new(false),
@@ -111,6 +131,36 @@ impl Shared {
 
     pub(crate) fn log_pages(&self) -> usize {
         self.log_pages.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this process has committed.
+    pub(crate) fn note_commit(&self) {
+        self.log_begins.store(false, Ordering::Relaxed);
+        note_change();
+    }
+
+    pub(crate) fn log_begins(&self) -> bool {
+        self.log_begins.load(Ordering::Relaxed)
+    }
+
+    /// Notes how far a checkpoint came.
+    pub(crate) fn note_checkpoint(&self, progress: Option<&Progress>) {
+        if progress.is_some_and(|progress| progress.left == 0) {
+            self.log_begins.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends snapshots that nobody reads just now: the log cannot begin anew under them.
+    pub(crate) fn end_snapshots(&self) {
+        let places = self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for place in places.iter().filter_map(Weak::upgrade) {
+            if let Ok(mut open) = place.try_lock()
+                && let Some((_, connection)) = &*open
+                && here::end_snapshot(connection).is_err()
+            {
+                *open = None;
+            }
+        }
     }
 
     pub(crate) fn files_set_aside(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread,
 };
 
@@ -17,13 +17,14 @@ use crate::{
     SqliteOptions,
     batch::Batch,
     checkpoint::{self, Checkpoints},
+    committer::{self, Committer},
     error::Failure,
     here::Here,
     importer::Importer,
     keeper::{Followed, Keeper},
     open::Role,
-    shared::{Outcome, Shared, Slot},
-    writer::{self, Write, WriteJob},
+    shared::{self, Outcome, Shared, Slot},
+    writer::{self, Waiting, Write, WriteJob},
 };
 
 /// Writes that may wait; more wait for room.
@@ -41,6 +42,7 @@ pub(crate) struct Workers {
     here: Arc<Here>,
     reads: crossbeam_channel::Sender<ReadJob>,
     writes: mpsc::Sender<Box<dyn WriteJob>>,
+    committer: Arc<Mutex<Committer>>,
 }
 
 impl Workers {
@@ -96,17 +98,19 @@ impl Workers {
             drop(others);
         })?;
         let slot = Slot::new(&shared, Role::Writer);
-        let own = Arc::clone(&here);
+        let committer = Arc::new(Mutex::new(Committer::new(slot, checkpoints)));
+        let (own, own_here) = (Arc::clone(&committer), Arc::clone(&here));
         thread::Builder::new().name("larder-sqlite-w".to_owned()).spawn(move || {
-            writer::run_until_closed(slot, write_jobs, checkpoints, |slot| {
-                // The last connection to close empties the log into the file.
-                own.close();
-                _ = others_ended.recv();
-                slot.close_last();
-            });
+            writer::run_until_closed(&own, write_jobs);
+            let mut committer = own.lock().unwrap_or_else(PoisonError::into_inner);
+            committer.end_checkpoints();
+            // The last connection to close empties the log into the file.
+            own_here.close();
+            _ = others_ended.recv();
+            committer.close_last();
             drop(alive);
         })?;
-        Ok((Self { shared, followed, _stop: stop, here, reads, writes }, ended))
+        Ok((Self { shared, followed, _stop: stop, here, reads, writes, committer }, ended))
     }
 
     /// Runs `job` here and now, if that will be quick; see [`Here::run`].
@@ -114,6 +118,15 @@ impl Workers {
         &self,
         job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
     ) -> Option<T> {
+        self.here.run(job)
+    }
+
+    /// The same, and what is read, now and from now on, is at least as new as this call.
+    pub(crate) fn read_here_anew<T>(
+        &self,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
+    ) -> Option<T> {
+        shared::note_change();
         self.here.run(job)
     }
 
@@ -154,8 +167,35 @@ impl Workers {
         job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
-        self.writes.send(Write::boxed(job, reply)).await.map_err(|_closed| Failure::Closed)?;
+        let write = Write::boxed(job, reply, Some(Waiting::new(&self.shared)));
+        self.writes.send(write).await.map_err(|_closed| Failure::Closed)?;
         answer.await.map_err(|_dropped| Failure::Panicked)?
+    }
+
+    /// The same of a job that is small, and is not to be kept waiting for a thread: on this one, if
+    /// that will be quick.
+    pub(crate) async fn write_soon<T: Send + 'static>(
+        &self,
+        mut job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Outcome<T> {
+        match self.write_here(&mut job) {
+            Some(done) => Ok(done),
+            None => self.write(job).await,
+        }
+    }
+
+    /// Whether a job may be run here: nothing that was queued before it is to be waited for.
+    pub(crate) fn may_write_here(&self) -> bool {
+        self.shared.writes_waiting.load(Ordering::Relaxed) == 0
+    }
+
+    /// Runs a small `job` and commits it here and now, if that will be quick; see
+    /// [`committer::commit_here`].
+    pub(crate) fn write_here<T>(
+        &self,
+        job: &mut impl FnMut(&mut Batch<'_>) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        committer::commit_here(&self.committer, &self.shared, job)
     }
 
     /// Queues `job` if there is room, without waiting for anything.
@@ -163,11 +203,11 @@ impl Workers {
         &self,
         job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<()> + Send + 'static,
     ) -> bool {
-        queue(&self.writes, job)
+        queue(&self.writes, Some(Waiting::new(&self.shared)), job)
     }
 
     /// What the threads share.
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -180,8 +220,9 @@ impl Workers {
 /// Queues a write if there is room; whether there is.
 pub(crate) fn queue(
     writes: &mpsc::Sender<Box<dyn WriteJob>>,
+    waiting: Option<Waiting>,
     job: impl FnMut(&mut Batch<'_>) -> rusqlite::Result<()> + Send + 'static,
 ) -> bool {
     let (reply, _) = oneshot::channel();
-    writes.try_send(Write::boxed(job, reply)).is_ok()
+    writes.try_send(Write::boxed(job, reply, waiting)).is_ok()
 }
