@@ -314,6 +314,13 @@ pub enum ProblemKind {
     Tags,
     /// Sums, or what is noted of uses and stamps, are not those of the entries.
     Counters,
+    /// A stored invalidation, or what is noted of an import, cannot be right. Repairing forgets all
+    /// that it may have covered.
+    Barriers,
+    /// A change that others are to read of cannot be right. Repairing has them start anew.
+    Journal,
+    /// A note of who loads a key cannot be right. Repairing removes it.
+    Leases,
 }
 
 impl fmt::Display for ProblemKind {
@@ -324,6 +331,9 @@ impl fmt::Display for ProblemKind {
             Self::Times => "times",
             Self::Tags => "tags",
             Self::Counters => "counters",
+            Self::Barriers => "barriers",
+            Self::Journal => "journal",
+            Self::Leases => "leases",
         })
     }
 }

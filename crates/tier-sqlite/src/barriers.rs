@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_core::{Barrier, Effect, Entry, Key, Selector, Stamp, Tag, Timestamp, Verdict};
-use rusqlite::ToSql;
+use rusqlite::{Connection, ToSql};
 
 use crate::{
     batch::Batch,
@@ -71,6 +71,12 @@ pub(crate) fn selector(kind: u8, name: &str, tag: &str) -> Option<Selector> {
     })
 }
 
+/// The columns of a selector's row: kind, name and tag.
+pub(crate) fn columns(selector: &Selector) -> (u8, &str, &str) {
+    let Columns { kind, name, tag } = Columns::of(selector);
+    (kind, name, tag)
+}
+
 const fn code(effect: Effect) -> u8 {
     match effect {
         Effect::Forget => 0,
@@ -123,6 +129,17 @@ pub(crate) fn judge(batch: &mut Batch<'_>, key: &Key, entry: &Entry) -> rusqlite
     let covers = (key.source(), entry.version(), as_of, believable);
     note(others.query_row(covers, |row| row.get(0))?);
     Ok(verdict)
+}
+
+/// Writes the row of a barrier that was there before.
+pub(crate) fn keep(connection: &Connection, barrier: &Barrier) -> rusqlite::Result<()> {
+    let (kind, name, tag) = columns(&barrier.selector);
+    connection
+        .prepare_cached(
+            "INSERT INTO barriers (kind, name, tag, effect, stamp) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute((kind, name, tag, code(barrier.effect), barrier.stamp.packed().cast_signed()))
+        .map(drop)
 }
 
 /// Remembers the barrier and removes or expires what it covers; how many entries it changed.

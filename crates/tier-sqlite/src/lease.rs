@@ -12,6 +12,11 @@ use crate::{SqliteTier, error::tier_error};
 /// that was ahead.
 const LONGEST: i64 = 3_600_000;
 
+/// Whether a lease may end then, seen from `now`: all that did are as good as none.
+pub(crate) const fn is_deadline(until: i64, now: i64) -> bool {
+    0 <= until && until <= now.saturating_add(LONGEST)
+}
+
 /// Whether somebody else than `owner` has the lease of `key` at `now`.
 fn is_taken(connection: &Connection, key: &Key, owner: i64, now: i64) -> rusqlite::Result<bool> {
     let taken = connection

@@ -108,3 +108,59 @@ fn before(done: Stamp) -> Stamp {
     let late = i64::try_from(LATE.as_millis()).unwrap_or(i64::MAX);
     Stamp::at(Timestamp::from_millis(done.instant().as_millis().saturating_sub(late)))
 }
+
+/// The marks of a file as its check finds them.
+#[derive(Default)]
+pub(crate) struct Rows {
+    begun: Option<Stamp>,
+    done: Option<Stamp>,
+    malformed: u64,
+}
+
+impl Rows {
+    pub(crate) fn add(&mut self, effect: u8, name: &str, stamp: Stamp) {
+        match (effect, name) {
+            (BEGUN, "") => self.begun = Some(stamp),
+            (DONE, "") => self.done = Some(stamp),
+            _ => self.add_malformed(),
+        }
+    }
+
+    pub(crate) fn add_malformed(&mut self) {
+        self.malformed += 1;
+    }
+
+    /// Why they cannot be right, if so.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        // Both are noted by who imports, the end after the beginning.
+        let in_order = self.done.is_none_or(|done| self.begun.is_some_and(|begun| begun <= done));
+        (self.malformed > 0 || !in_order).then(|| {
+            "what is noted of imports of a Python cache cannot be right; repairing counts what it has \
+             held so far as imported"
+                .to_owned()
+        })
+    }
+
+    /// Writes those that are sound.
+    pub(crate) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        [(BEGUN, self.begun), (DONE, self.done)].into_iter().try_for_each(|(effect, stamp)| {
+            stamp.map_or(Ok(()), |at| write(connection, effect, at))
+        })
+    }
+
+    /// Notes that an import was complete just now: otherwise what was invalidated long ago, by barriers
+    /// that have gone since, would be imported once more.
+    pub(crate) fn renew(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+        connection.execute("DELETE FROM barriers WHERE kind = ?1", [KIND])?;
+        [BEGUN, DONE].into_iter().try_for_each(|effect| write(connection, effect, Stamp::at(now)))
+    }
+}
+
+fn write(connection: &Connection, effect: u8, stamp: Stamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO barriers (kind, name, tag, effect, stamp) VALUES (?1, '', '', ?2, ?3)",
+        )?
+        .execute((KIND, effect, stamp.packed().cast_signed()))
+        .map(drop)
+}

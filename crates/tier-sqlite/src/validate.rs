@@ -1,5 +1,7 @@
 //! Checking a file, and mending it.
 
+mod coordination;
+
 use cache_core::{Op, ProblemKind, Result, Timestamp, Validation};
 use rusqlite::{Connection, Row};
 
@@ -31,7 +33,13 @@ pub(crate) async fn validate(tier: &SqliteTier, repair: bool) -> Result<Validati
 async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Validation> {
     let failed = |failure| tier_error(Op::Inspect, failure);
     let mut found = Validation::default();
-    for complaint in workers.read(|c, _| Ok(complaints(c)?)).await.map_err(failed)? {
+    let (of_rows, of_file): (Vec<String>, _) = workers
+        .read(|c, _| Ok(complaints(c)?))
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .partition(|complaint| is_of_a_row(complaint));
+    for complaint in of_file {
         found.add(ProblemKind::File, complaint);
     }
     let unsound = found.count(ProblemKind::File);
@@ -39,7 +47,10 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
         // Indexes can be made anew from their tables.
         let reindexed = workers.write(|batch| batch.connection.execute_batch("REINDEX")).await;
         let left = match reindexed {
-            Ok(()) => workers.read(|c, _| Ok(complaints(c)?)).await.map_err(failed)?.len() as u64,
+            Ok(()) => {
+                let left = workers.read(|c, _| Ok(complaints(c)?)).await.map_err(failed)?;
+                left.iter().filter(|complaint| !is_of_a_row(complaint)).count() as u64
+            }
             Err(_) => unsound,
         };
         if left > 0 {
@@ -75,6 +86,16 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
             None => break,
         }
     }
+    // Before what is kept about entries: some may have to go.
+    let told = if repair {
+        workers.write(coordination::mend).await
+    } else {
+        workers.read(move |connection, _| Ok(coordination::look(connection, now)?)).await
+    };
+    for (kind, complaint) in told.map_err(failed)? {
+        found.add(kind, complaint);
+        found.note_repaired(kind, u64::from(repair));
+    }
     // After the entries: what is kept about them may have to be made anew.
     let about = if repair {
         workers.write(|batch| kept(batch.connection, batch.now, true)).await
@@ -85,7 +106,33 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
         found.add(kind, complaint);
         found.note_repaired(kind, u64::from(repair));
     }
+    // Of rows whose table was looked at row by row; what was not found there, or not mended, is the
+    // file's problem.
+    let left = if repair && !of_rows.is_empty() {
+        workers.read(|c, _| Ok(complaints(c)?)).await.map_err(failed)?
+    } else if found.is_sound() {
+        of_rows
+    } else {
+        Vec::new()
+    };
+    let count = left.len() as u64;
+    for complaint in left {
+        found.add(ProblemKind::File, complaint);
+    }
+    if repair && count > 0 {
+        workers.shared().give_up().map_err(|failure| failed(std::sync::Arc::new(failure)))?;
+        found.note_repaired(ProblemKind::File, count);
+    }
     Ok(found)
+}
+
+/// Whether SQLite complains of a value that its column may not have, in a table whose rows are looked
+/// at one by one.
+fn is_of_a_row(complaint: &str) -> bool {
+    let tables = ["entries", "barriers", "journal", "leases"];
+    complaint.split_once(" value in ").is_some_and(|(_, place)| {
+        place.split_once('.').is_some_and(|(table, _)| tables.contains(&table))
+    })
 }
 
 fn complaints(connection: &Connection) -> rusqlite::Result<Vec<String>> {
