@@ -103,7 +103,6 @@ pub(crate) fn is_due(shared: &Shared) -> bool {
 pub(crate) fn cut(slot: &mut Slot) -> Outcome<Progress> {
     slot.run(|connection, shared| {
         connection.busy_timeout(CUT_WAIT)?;
-        shared.end_snapshots();
         let progress = checkpoint(connection, "RESTART");
         shared.note_checkpoint(progress.as_ref().ok());
         connection.busy_timeout(shared.options.busy_timeout)?;
@@ -141,7 +140,6 @@ pub(crate) fn run_until_closed(mut slot: Slot, asked: &Receiver<()>) {
                 shared.note_checkpoint(Some(&passed));
                 if passed.left <= FEW {
                     connection.busy_timeout(RESTART_WAIT)?;
-                    shared.end_snapshots();
                     let progress = checkpoint(connection, "RESTART")?;
                     shared.note_checkpoint(Some(&progress));
                     break;

@@ -16,7 +16,7 @@ use crate::{
     bound::{Evicted, beside},
     journal,
     open::Role,
-    shared::{self, FileId, Shared, Slot},
+    shared::{FileId, Shared, Slot},
     worker::queue,
     writer::WriteJob,
 };
@@ -92,7 +92,6 @@ impl Keeper {
         let every = self.shared.options.poll_interval;
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(every) {
             if self.shared.is_opened() {
-                self.shared.end_snapshots();
                 self.look_after_file();
                 self.tell();
                 self.write_uses();
@@ -152,8 +151,6 @@ impl Keeper {
         match found {
             Ok(Some((changes, read_to))) => {
                 self.read_to = Some(read_to);
-                // Who reads because of what it is told now must see it.
-                shared::note_change();
                 if !matches!(&changes, Changes::Known(known) if known.is_empty()) {
                     follower(changes);
                 }

@@ -89,7 +89,7 @@ impl Lease for SqliteTier {
         let quick = |connection: &Connection| {
             any_is_taken(connection, keys, owner, now).map(|taken| Some(!taken))
         };
-        if let Some(free) = workers.read_here_anew(quick) {
+        if let Some(free) = workers.read_here(quick) {
             return Ok(free);
         }
         let keys = keys.to_vec();

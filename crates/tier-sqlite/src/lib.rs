@@ -417,7 +417,7 @@ impl Stamped for SqliteTier {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
         if let Some(latest) =
-            workers.read_here_anew(|connection| stamps::noted_if_sound(connection, now))
+            workers.read_here(|connection| stamps::noted_if_sound(connection, now))
         {
             return Ok(latest);
         }

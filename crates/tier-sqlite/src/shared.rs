@@ -19,25 +19,12 @@ use crate::{
     bound::Bound,
     checkpoint::Progress,
     error::Failure,
-    heal, here, journal,
+    heal, journal,
     open::{self, Role},
     uses::Uses,
 };
 
 pub(crate) type Outcome<T> = Result<T, Arc<Failure>>;
-
-/// Commits of this process: who reads one snapshot for a while looks whether it is the latest.
-static COMMITS: AtomicU64 = AtomicU64::new(0);
-
-/// How often this process has committed, to whatever file.
-pub(crate) fn commits() -> u64 {
-    COMMITS.load(Ordering::Acquire)
-}
-
-/// Has what is read from now on be no older than this call.
-pub(crate) fn note_change() {
-    COMMITS.fetch_add(1, Ordering::AcqRel);
-}
 
 /// What every thread of a tier knows.
 #[derive(Debug)]
@@ -136,7 +123,6 @@ impl Shared {
     /// Notes that this process has committed.
     pub(crate) fn note_commit(&self) {
         self.log_begins.store(false, Ordering::Relaxed);
-        note_change();
     }
 
     pub(crate) fn log_begins(&self) -> bool {
@@ -147,19 +133,6 @@ impl Shared {
     pub(crate) fn note_checkpoint(&self, progress: Option<&Progress>) {
         if progress.is_some_and(|progress| progress.left == 0) {
             self.log_begins.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Ends snapshots that nobody reads just now: the log cannot begin anew under them.
-    pub(crate) fn end_snapshots(&self) {
-        let places = self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for place in places.iter().filter_map(Weak::upgrade) {
-            if let Ok(mut open) = place.try_lock()
-                && let Some((_, connection)) = &*open
-                && here::end_snapshot(connection).is_err()
-            {
-                *open = None;
-            }
         }
     }
 

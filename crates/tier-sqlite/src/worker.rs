@@ -23,7 +23,7 @@ use crate::{
     importer::Importer,
     keeper::{Followed, Keeper},
     open::Role,
-    shared::{self, Outcome, Shared, Slot},
+    shared::{Outcome, Shared, Slot},
     writer::{self, Waiting, Write, WriteJob},
 };
 
@@ -118,15 +118,6 @@ impl Workers {
         &self,
         job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
     ) -> Option<T> {
-        self.here.run(job)
-    }
-
-    /// The same, and what is read, now and from now on, is at least as new as this call.
-    pub(crate) fn read_here_anew<T>(
-        &self,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<Option<T>>,
-    ) -> Option<T> {
-        shared::note_change();
         self.here.run(job)
     }
 

@@ -403,3 +403,34 @@ async fn sums_are_right_when_the_first_entry_of_a_source_goes_in_the_transaction
     assert_eq!(sources, [("other", 2)]);
     tier.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_put_on_the_callers_thread_is_guarded_and_counted_as_any() {
+    let (_dir, path) = file();
+    let (stamps, tier, key) = (stamps(), open(&path), Key::new("a:1"));
+    let (early, late) = (entry(&stamps, "early"), entry(&stamps, "late"));
+    assert!(tier.try_put(&key, &late).is_none(), "no file is open yet: that takes long");
+    tier.put(&key, &entry(&stamps, "first")).await.unwrap();
+    let late = Entry::builder("later", stamps.issue()).tags(late.tags().to_vec()).build();
+    assert_eq!(tier.try_put(&key, &late).unwrap().unwrap(), PutOutcome::Stored);
+    assert_eq!(tier.try_put(&key, &early).unwrap().unwrap(), PutOutcome::Superseded);
+    assert_eq!(tier.get(&key).await.unwrap(), Some(late));
+    let unstorable = Key::new("k".repeat(10_000));
+    let refused = tier.try_put(&unstorable, &early).unwrap().unwrap();
+    assert!(matches!(refused, PutOutcome::Refused { .. }), "{refused:?}");
+    let barrier = Barrier::forget(Selector::source("a"), stamps.issue());
+    tier.bar(&barrier).await.unwrap();
+    assert_eq!(tier.try_put(&key, &early).unwrap().unwrap(), PutOutcome::Barred);
+    let large = Entry::builder(vec![7; 1 << 20], stamps.issue()).build();
+    assert!(tier.try_put(&key, &large).is_none());
+    assert_eq!(tier.usage().await.unwrap().total().entries, 0);
+
+    // Nor does anybody wait here for another program's lock.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let next = entry(&stamps, "next");
+    assert!(tier.try_put(&key, &next).is_none());
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(tier.put(&key, &next).await.unwrap(), PutOutcome::Stored);
+    assert_eq!(tier.get(&key).await.unwrap(), Some(next));
+}
