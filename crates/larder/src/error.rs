@@ -70,6 +70,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A series, or the range that is asked for, makes no sense.
+    #[error("the series of source `{name}` cannot be read: {problem}")]
+    Series {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Nothing usable is stored, and the call does not load.
     #[error("nothing usable is stored under `{key}`, and the call is not to load it")]
     NotCached {

@@ -61,6 +61,10 @@ mod peers;
 mod policy;
 mod read;
 mod reads;
+#[cfg(feature = "series")]
+mod rows;
+#[cfg(feature = "series")]
+pub mod series;
 mod shared_loads;
 mod stats;
 mod sync;
