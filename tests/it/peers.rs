@@ -85,6 +85,60 @@ async fn a_replacement_reaches_the_memory_of_others() {
 }
 
 #[tokio::test]
+async fn a_version_that_one_process_puts_in_force_is_in_force_in_the_others() {
+    let (bench, old, new) = (Bench::new(), key("census:a"), key("census:b"));
+    let (one, other) = pair(&bench, std::slice::from_ref(&old)).await;
+    within(one.set_source_version("census", "2022")).await.unwrap();
+    until(|| other.source_version("census").as_deref() == Some("2022")).await;
+    assert!(other.peek(&old).is_none(), "of no version: no longer fresh");
+    bench.advance(1);
+    // What the other loads without a word on its version is of this one, and fresh for both.
+    let hit = within(other.get_or_load(&new, bring("new"))).await.unwrap();
+    assert_eq!(hit.entry().version(), Some("2022"));
+    close(other).await;
+    assert_eq!(within(one.get(&new)).await.unwrap().unwrap().value(), "new");
+}
+
+#[tokio::test]
+async fn a_set_that_comes_too_late_leaves_the_later_value_in_the_memory_of_all() {
+    let (bench, ahead, key) = (Bench::new(), Bench::new(), key("census:a"));
+    // A process whose clock is a second ahead, with its own memory, on the same file.
+    ahead.advance(1_000);
+    let clock = Arc::clone(&ahead.clock);
+    let tier = SqliteTier::new(SqliteOptions::new(bench.path()).clock(Arc::clone(&clock) as _));
+    let one = bench.cache();
+    let other = Cache::builder().clock(clock).tier(ahead.memory()).tier(tier.unwrap());
+    let other = other.build().unwrap();
+    set(&one, &key, "first", &[]).await;
+    set(&other, &key, "second", &[]).await;
+    // Its stamp is later than all that is stored, whatever its clock shows.
+    set(&one, &key, "third", &[]).await;
+    until(|| other.peek(&key).is_none_or(|hit| hit.value() == "third")).await;
+    for cache in [&one, &other] {
+        assert_eq!(within(cache.get(&key)).await.unwrap().unwrap().value(), "third");
+    }
+}
+
+#[tokio::test]
+async fn when_the_file_is_replaced_memory_forgets_what_it_had_of_the_old_one() {
+    let (bench, key) = (Bench::new(), key("census:a"));
+    let (one, other) = pair(&bench, std::slice::from_ref(&key)).await;
+    close(one).await;
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("{}{suffix}", bench.path().display());
+        if std::path::Path::new(&name).exists() {
+            std::fs::remove_file(name).unwrap();
+        }
+    }
+    until(|| other.peek(&key).is_none()).await;
+    assert!(within(other.get(&key)).await.unwrap().is_none());
+    set(&other, &key, "new", &[]).await;
+    close(other).await;
+    let again = bench.cache();
+    assert_eq!(within(again.get(&key)).await.unwrap().unwrap().value(), "new");
+}
+
+#[tokio::test]
 async fn own_changes_leave_the_own_memory_as_it_is() {
     let (bench, own, signal) = (Bench::new(), key("census:own"), key("census:signal"));
     let (one, other) = pair(&bench, std::slice::from_ref(&signal)).await;

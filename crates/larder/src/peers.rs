@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cache_core::{Change, Changes, SyncTier};
+use cache_core::{Change, Changes, Selector, SyncTier};
 
 use crate::inner::Inner;
 
@@ -41,6 +41,10 @@ impl Inner {
                 self.detach(|key| barrier.selector.may_select(key));
                 for tier in self.own_tiers() {
                     tier.bar_now(&barrier);
+                }
+                // What is loaded from now on is of that version, and who is told so relies on the rest.
+                if let Selector::OtherVersion(source, version) = &barrier.selector {
+                    self.chain.versions.set(source, version, barrier.stamp);
                 }
             }
             Change::Stored { key, as_of } => {

@@ -141,6 +141,10 @@ impl Keeper {
                     let (changes, end) = journal::since(connection, shared.node, after)?;
                     Some((changes, (epoch, version, end)))
                 }
+                // Another file already, before the first look.
+                None if epoch != 0 => {
+                    Some((Changes::Unknown, (epoch, version, journal::end(connection)?)))
+                }
                 None => {
                     let start = shared.journal_start();
                     let (changes, end) = journal::since(connection, shared.node, start)?;
