@@ -149,6 +149,16 @@ impl Committer {
     }
 }
 
+/// Whether [`commit_here`] is worth preparing a write for.
+pub(crate) fn may_commit_here(shared: &Shared) -> bool {
+    // What was queued before comes first. Evictions take long, as do a log that is to be moved into the
+    // file, and the first write to one that begins anew, which waits for the disk.
+    shared.writes_waiting.load(Ordering::SeqCst) == 0
+        && shared.bound.has_room()
+        && !checkpoint::is_due(shared)
+        && !shared.log_begins()
+}
+
 /// Commits a small write on the caller's thread, if nothing suggests that it would take longer than
 /// handing it to the writer's and back, which takes some 100 µs. `None` if it was not done: it is to be
 /// queued, where whatever went wrong is dealt with.
@@ -162,17 +172,8 @@ pub(crate) fn commit_here<T>(
         Ok(committer) => committer,
         Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return None,
     };
-    // What was queued before comes first. Opening takes long, as do evictions, a log that is to be moved
-    // into the file, and the first write to one that begins anew, which waits for the disk.
-    let is_quick = shared.writes_waiting.load(Ordering::SeqCst) == 0
-        && committer.slot.is_open()
-        && shared.bound.has_room()
-        && !checkpoint::is_due(shared)
-        && !shared.log_begins();
-    if !is_quick {
-        return None;
-    }
-    if !committer.set_wait(Duration::ZERO) {
+    // Opening takes long.
+    if !may_commit_here(shared) || !committer.set_wait(Duration::ZERO) {
         return None;
     }
     let done = committer.transact(&mut *work);

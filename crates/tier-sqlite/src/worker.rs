@@ -5,7 +5,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -175,9 +175,9 @@ impl Workers {
         }
     }
 
-    /// Whether a job may be run here: nothing that was queued before it is to be waited for.
+    /// Whether [`Workers::write_here`] is worth preparing a job for.
     pub(crate) fn may_write_here(&self) -> bool {
-        self.shared.writes_waiting.load(Ordering::Relaxed) == 0
+        committer::may_commit_here(&self.shared)
     }
 
     /// Runs a small `job` and commits it here and now, if that will be quick; see

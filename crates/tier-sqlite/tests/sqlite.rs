@@ -408,10 +408,10 @@ async fn sums_are_right_when_the_first_entry_of_a_source_goes_in_the_transaction
 async fn a_put_on_the_callers_thread_is_guarded_and_counted_as_any() {
     let (_dir, path) = file();
     let (stamps, tier, key) = (stamps(), open(&path), Key::new("a:1"));
-    let (early, late) = (entry(&stamps, "early"), entry(&stamps, "late"));
-    assert!(tier.try_put(&key, &late).is_none(), "no file is open yet: that takes long");
+    let early = entry(&stamps, "early");
+    assert!(tier.try_put(&key, &early).is_none(), "no file is open yet: that takes long");
     tier.put(&key, &entry(&stamps, "first")).await.unwrap();
-    let late = Entry::builder("later", stamps.issue()).tags(late.tags().to_vec()).build();
+    let late = entry(&stamps, "late");
     // The writer's thread may still be about something that nobody waits for.
     let put = async |key: &Key, entry: &Entry| {
         let since = std::time::Instant::now();
@@ -420,7 +420,7 @@ async fn a_put_on_the_callers_thread_is_guarded_and_counted_as_any() {
                 Some(outcome) => return outcome.unwrap(),
                 None => assert!(since.elapsed() < Duration::from_secs(20), "it is never free"),
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
     assert_eq!(put(&key, &late).await, PutOutcome::Stored);

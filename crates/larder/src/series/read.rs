@@ -158,7 +158,7 @@ where
         let contexts = chunks.iter().filter_map(|chunk| by_key.get(&chunk.key).copied().cloned());
         let contexts: Vec<LoadContext> = contexts.collect();
         let source = contexts.first().map_or("", |context| context.key.source());
-        let [first, .., last] = &*[&chunks[..1], &chunks[chunks.len() - 1..]].concat() else {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
             return Vec::new();
         };
         let answer = match plan.request(first, last) {
