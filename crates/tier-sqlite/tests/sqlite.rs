@@ -407,7 +407,9 @@ async fn sums_are_right_when_the_first_entry_of_a_source_goes_in_the_transaction
 #[tokio::test]
 async fn a_put_on_the_callers_thread_is_guarded_and_counted_as_any() {
     let (_dir, path) = file();
-    let (stamps, tier, key) = (stamps(), open(&path), Key::new("a:1"));
+    let options = SqliteOptions::new(&path).busy_timeout(Duration::from_secs(40));
+    let (stamps, key) = (stamps(), Key::new("a:1"));
+    let tier = SqliteTier::new(options).unwrap();
     let early = entry(&stamps, "early");
     assert!(tier.try_put(&key, &early).is_none(), "no file is open yet: that takes long");
     tier.put(&key, &entry(&stamps, "first")).await.unwrap();
@@ -440,7 +442,9 @@ async fn a_put_on_the_callers_thread_is_guarded_and_counted_as_any() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let next = entry(&stamps, "next");
+    let since = std::time::Instant::now();
     assert!(tier.try_put(&key, &next).is_none());
+    assert!(since.elapsed() < Duration::from_secs(20), "it waited for the lock");
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(tier.put(&key, &next).await.unwrap(), PutOutcome::Stored);
     assert_eq!(tier.get(&key).await.unwrap(), Some(next));
