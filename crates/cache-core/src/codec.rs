@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use crate::DictionaryId;
+
 /// Number that names a codec in stored data. Numbers are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodecId(pub u8);
 
 impl CodecId {
@@ -13,6 +15,25 @@ impl CodecId {
     pub const ZLIB: Self = Self(1);
     /// A Zstandard frame with its checksum on.
     pub const ZSTD: Self = Self(2);
+
+    /// Its name in statistics and messages; `None` if it is not one of Larder's own.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::RAW => Some("raw"),
+            Self::ZLIB => Some("zlib"),
+            Self::ZSTD => Some("zstd"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CodecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "codec {}", self.0),
+        }
+    }
 }
 
 /// Why bytes could not be encoded or decoded.
@@ -41,6 +62,20 @@ pub enum CodecError {
         /// Name of the codec.
         codec: &'static str,
         /// What it said.
+        reason: String,
+    },
+    /// The codec is not known here: it was not compiled in, or a newer version wrote the frame.
+    #[error("{0} is not known here")]
+    UnknownCodec(CodecId),
+    /// The dictionary is not known here.
+    #[error("dictionary {0} is missing")]
+    MissingDictionary(DictionaryId),
+    /// The dictionary cannot be used.
+    #[error("cannot use dictionary {id}: {reason}")]
+    BadDictionary {
+        /// Its number.
+        id: DictionaryId,
+        /// Why not.
         reason: String,
     },
 }

@@ -10,6 +10,7 @@
 mod barrier;
 mod clock;
 mod codec;
+mod compression;
 mod entry;
 mod error;
 mod escape;
@@ -24,6 +25,7 @@ mod tier;
 pub use barrier::{Barrier, BarrierSet, Effect, Selector, Verdict};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError, CodecId};
+pub use compression::{CodecStats, CodecUse, Compression, Dictionary, DictionaryId, Form, Packed};
 pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
 pub use error::{BoxError, Chained, Error, ErrorKind, Op, Result};
 pub use escape::Escaped;

@@ -1,0 +1,132 @@
+//! Compression as tiers see it: a value becomes a stored form, and back.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{CodecError, CodecId, Timestamp};
+
+/// Number that names a trained dictionary in stored data: the one that is in the dictionary's own
+/// header, so that it is the same wherever the dictionary is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DictionaryId(pub u32);
+
+impl DictionaryId {
+    /// No dictionary.
+    pub const NONE: Self = Self(0);
+}
+
+impl fmt::Display for DictionaryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// What must be known of stored bytes to make the value of them; kept beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// The codec that made them.
+    pub codec: CodecId,
+    /// The dictionary that it used.
+    pub dictionary: DictionaryId,
+    /// Length of the value, in bytes.
+    pub raw_len: u64,
+}
+
+/// A value in its compressed form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// How to read it.
+    pub form: Form,
+    /// At least 5 % shorter than the value.
+    pub bytes: Bytes,
+}
+
+/// What a source's small documents have in common, learnt from some of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dictionary {
+    /// Its number; not [`DictionaryId::NONE`].
+    pub id: DictionaryId,
+    /// The source it was trained for.
+    pub source: Box<str>,
+    /// The source's dictionaries are counted from 1; new entries use the last.
+    pub version: u32,
+    /// When it was trained.
+    pub created_at: Timestamp,
+    /// How many documents it was trained on.
+    pub samples: u64,
+    /// What the codec needs of it.
+    pub content: Bytes,
+}
+
+/// What compressing one source's values with one codec and dictionary took, since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CodecStats {
+    /// Values that were compressed.
+    pub packed: u64,
+    /// Their length, in bytes.
+    pub raw_bytes: u64,
+    /// Length of what was made of them, in bytes.
+    pub stored_bytes: u64,
+    /// Time spent on that, and on values that are kept as they are since they would not shrink.
+    pub pack_time: Duration,
+    /// Values kept as they are since they would not shrink by 5 %.
+    pub kept_raw: u64,
+    /// Values kept as they are since the codec failed.
+    pub failed: u64,
+    /// Values that were decompressed.
+    pub unpacked: u64,
+    /// Time spent on that.
+    pub unpack_time: Duration,
+}
+
+/// Which codec's work [`CodecStats`] are about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CodecUse {
+    /// Whose values.
+    pub source: Box<str>,
+    /// The codec.
+    pub codec: CodecId,
+    /// Its dictionary.
+    pub dictionary: DictionaryId,
+}
+
+/// Decides how values are compressed, source by source, and knows how to read all that was.
+///
+/// One is shared by the tiers of a chain: they store the same form of a value. Calls compute and
+/// never wait for I/O.
+pub trait Compression: fmt::Debug + Send + Sync + 'static {
+    /// The compressed form of a value of `source`; `None` if it is to be stored as it is, because
+    /// it is too small, would not shrink by 5 %, or the codec failed.
+    fn pack(&self, source: &str, raw: &[u8]) -> Option<Packed>;
+
+    /// Whether [`Compression::pack`] would try at all: it is quick for a value that it would not.
+    fn would_pack(&self, source: &str, raw_len: u64) -> bool;
+
+    /// The value that `stored` is a form of.
+    ///
+    /// # Errors
+    /// If it is not whole and undamaged, would be longer than `limit`, or its codec or dictionary is
+    /// not known here. Nothing is allocated for a length above `limit`.
+    fn unpack(
+        &self,
+        source: &str,
+        form: Form,
+        stored: &[u8],
+        limit: u64,
+    ) -> Result<Bytes, CodecError>;
+
+    /// Makes a dictionary known, for reading, and for new values of its source unless a later version
+    /// is known already.
+    ///
+    /// # Errors
+    /// If it is not what its codec made, or another one of its number is known.
+    fn learn(&self, dictionary: &Dictionary) -> Result<(), CodecError>;
+
+    /// A dictionary that is known here.
+    fn dictionary(&self, id: DictionaryId) -> Option<Dictionary>;
+
+    /// What was done, sorted.
+    fn stats(&self) -> Vec<(CodecUse, CodecStats)>;
+}
