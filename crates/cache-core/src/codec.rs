@@ -1,6 +1,6 @@
 //! Codecs: how a tier makes stored bytes smaller than raw bytes.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use crate::DictionaryId;
 
@@ -81,7 +81,9 @@ pub enum CodecError {
 }
 
 /// Compresses and decompresses values.
-pub trait Codec: fmt::Debug + Send + Sync + 'static {
+///
+/// It is [`Any`] so that what knows one of them, as dictionaries do, can tell whether it is that one.
+pub trait Codec: Any + fmt::Debug + Send + Sync {
     /// The number stored beside what this codec wrote.
     fn id(&self) -> CodecId;
 

@@ -21,6 +21,9 @@ pub struct Zlib {
 }
 
 impl Zlib {
+    /// For reading, where the level does not matter.
+    pub(crate) const READER: Self = Self { level: 6 };
+
     /// A codec with a compression level from 0 to 9, the slowest.
     ///
     /// Level 0 does not compress, so it never encodes anything; it can decode.

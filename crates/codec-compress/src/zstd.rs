@@ -1,12 +1,14 @@
 //! Zstandard frames with checksum and content size.
 
-use std::{cell::Cell, io};
+use std::{cell::Cell, io, num::NonZeroU32};
 
-use cache_core::{Codec, CodecError, CodecId};
+use cache_core::{Codec, CodecError, CodecId, DictionaryId};
+use xxhash_rust::xxh64::xxh64;
 use zstd::{
-    bulk::{Compressor, Decompressor},
+    bulk::Compressor,
     zstd_safe::{
-        compress_bound, find_frame_compressed_size, get_error_name, get_frame_content_size,
+        CDict, DCtx, DDict, DParameter, ErrorCode, compress_bound, find_frame_compressed_size,
+        get_dict_id_from_frame, get_error_name, get_frame_content_size,
     },
 };
 
@@ -21,10 +23,12 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// Where a frame's header says that a checksum follows the content (RFC 8878, 3.1.1.1.1).
 const DESCRIPTOR: usize = 4;
 const HAS_CHECKSUM: u8 = 1 << 2;
+/// Length of the checksum, in bytes.
+const CHECKSUM: usize = 4;
 
 thread_local! {
     static COMPRESSOR: Cell<Option<(i32, Compressor<'static>)>> = const { Cell::new(None) };
-    static DECOMPRESSOR: Cell<Option<Decompressor<'static>>> = const { Cell::new(None) };
+    static DECOMPRESSOR: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
 }
 
 /// Writes Zstandard frames (RFC 8878), several times faster than zlib at the same ratio.
@@ -34,6 +38,9 @@ pub struct Zstd {
 }
 
 impl Zstd {
+    /// The default, and for reading, where the level does not matter.
+    pub(crate) const READER: Self = Self { level: 1 };
+
     /// A codec with a compression level from 1, the fastest, to 19.
     pub fn new(level: u32) -> Result<Self, InvalidLevel> {
         match level {
@@ -62,30 +69,128 @@ impl Zstd {
         }
     }
 
-    fn compress(self, raw: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn level(self) -> i32 {
+        self.level
+    }
+
+    fn compress(self, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<()> {
         let mut compressor = self.compressor()?;
-        let mut stored = Vec::with_capacity(compress_bound(raw.len()));
-        compressor.compress_to_buffer(raw, &mut stored)?;
+        compressor.compress_to_buffer(raw, stored)?;
         // While a thread ends there is nowhere to put it, and no need.
         COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
-        Ok(stored)
+        Ok(())
+    }
+
+    /// The library's call for digested dictionaries, which need not be tied to a context, makes no
+    /// checksum: the low half of the content's XXH64 behind the last block, and a bit in the header
+    /// (RFC 8878, 3.1.1).
+    fn compress_with(
+        self,
+        raw: &[u8],
+        dictionary: &CDict<'_>,
+        stored: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let mut compressor = self.compressor()?;
+        compressor
+            .context_mut()
+            .compress_using_cdict(stored, raw, dictionary)
+            .map_err(|code| io::Error::other(get_error_name(code)))?;
+        COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
+        let Some(flags) = stored.get_mut(DESCRIPTOR) else {
+            return Err(io::Error::other("it made no frame"));
+        };
+        *flags |= HAS_CHECKSUM;
+        stored.extend_from_slice(&(xxh64(raw, 0) as u32).to_le_bytes());
+        Ok(())
+    }
+
+    /// As [`Codec::encode`], with a dictionary that was digested for this level.
+    pub(crate) fn encode_with(
+        self,
+        raw: &[u8],
+        dictionary: &CDict<'_>,
+    ) -> Result<Option<Vec<u8>>, CodecError> {
+        frame(raw, |stored| self.compress_with(raw, dictionary, stored))
     }
 }
 
-fn new_decompressor() -> io::Result<Decompressor<'static>> {
-    let mut decompressor = Decompressor::new()?;
-    decompressor.window_log_max(WINDOW_LOG_MAX)?;
+/// The frame that `compress` makes, if it is worth storing.
+fn frame(
+    raw: &[u8],
+    compress: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> Result<Option<Vec<u8>>, CodecError> {
+    if worthwhile(raw.len()) == 0 {
+        return Ok(None);
+    }
+    let mut stored = Vec::with_capacity(compress_bound(raw.len()) + CHECKSUM);
+    compress(&mut stored)
+        .map_err(|err| CodecError::Encode { codec: NAME, reason: err.to_string() })?;
+    if stored.len() > worthwhile(raw.len()) {
+        return Ok(None);
+    }
+    stored.shrink_to_fit();
+    Ok(Some(stored))
+}
+
+fn new_decompressor() -> Result<DCtx<'static>, CodecError> {
+    let failed = |reason: &str| corrupt(NAME, reason);
+    let mut decompressor = DCtx::try_create().ok_or_else(|| failed("no memory to read it"))?;
+    decompressor
+        .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+        .map_err(|code| failed(get_error_name(code)))?;
     Ok(decompressor)
 }
 
-fn decompress(stored: &[u8], raw: &mut Vec<u8>) -> io::Result<()> {
+fn decompress(
+    stored: &[u8],
+    raw: &mut Vec<u8>,
+    dictionary: Option<&DDict<'_>>,
+) -> Result<(), CodecError> {
     let mut decompressor = match DECOMPRESSOR.try_with(Cell::take).ok().flatten() {
         Some(decompressor) => decompressor,
         None => new_decompressor()?,
     };
-    decompressor.decompress_to_buffer(stored, raw)?;
+    let done = match dictionary {
+        Some(dictionary) => decompressor.decompress_using_ddict(raw, stored, dictionary),
+        None => decompressor.decompress(raw, stored),
+    };
+    done.map_err(refused)?;
     DECOMPRESSOR.try_with(|kept| kept.set(Some(decompressor))).ok();
     Ok(())
+}
+
+fn refused(code: ErrorCode) -> CodecError {
+    corrupt(NAME, get_error_name(code))
+}
+
+/// As [`Codec::decode`], of a frame that was made with this dictionary, or with none.
+pub(crate) fn decode(
+    stored: &[u8],
+    raw_len: u64,
+    limit: u64,
+    dictionary: Option<(DictionaryId, &DDict<'_>)>,
+) -> Result<Vec<u8>, CodecError> {
+    within(raw_len, limit)?;
+    // The header is read before memory is taken for what it announces.
+    if get_frame_content_size(stored).ok().flatten() != Some(raw_len) {
+        return Err(corrupt(NAME, "its header does not announce the declared length"));
+    }
+    if stored.get(DESCRIPTOR).is_none_or(|flags| flags & HAS_CHECKSUM == 0) {
+        return Err(corrupt(NAME, "it has no checksum"));
+    }
+    let declared = dictionary.map_or(DictionaryId::NONE, |(id, _)| id);
+    let announced = get_dict_id_from_frame(stored).map_or(0, NonZeroU32::get);
+    if DictionaryId(announced) != declared {
+        return Err(corrupt(NAME, "its header does not announce the declared dictionary"));
+    }
+    // The decoder itself would go on to a second frame and skip over others.
+    let frame_len = find_frame_compressed_size(stored).map_err(refused)?;
+    if frame_len != stored.len() {
+        return Err(corrupt(NAME, "something follows it"));
+    }
+    let mut raw = buffer(raw_len, limit, 0)?;
+    decompress(stored, &mut raw, dictionary.map(|(_, dictionary)| dictionary))?;
+    exactly(NAME, raw, raw_len)
 }
 
 impl Codec for Zstd {
@@ -98,37 +203,11 @@ impl Codec for Zstd {
     }
 
     fn encode(&self, raw: &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
-        if worthwhile(raw.len()) == 0 {
-            return Ok(None);
-        }
-        let mut stored = self
-            .compress(raw)
-            .map_err(|err| CodecError::Encode { codec: NAME, reason: err.to_string() })?;
-        if stored.len() > worthwhile(raw.len()) {
-            return Ok(None);
-        }
-        stored.shrink_to_fit();
-        Ok(Some(stored))
+        frame(raw, |stored| self.compress(raw, stored))
     }
 
     fn decode(&self, stored: &[u8], raw_len: u64, limit: u64) -> Result<Vec<u8>, CodecError> {
-        within(raw_len, limit)?;
-        // The header is read before memory is taken for what it announces.
-        if get_frame_content_size(stored).ok().flatten() != Some(raw_len) {
-            return Err(corrupt(NAME, "its header does not announce the declared length"));
-        }
-        if stored.get(DESCRIPTOR).is_none_or(|flags| flags & HAS_CHECKSUM == 0) {
-            return Err(corrupt(NAME, "it has no checksum"));
-        }
-        // The decoder itself would go on to a second frame and skip over others.
-        let frame_len = find_frame_compressed_size(stored)
-            .map_err(|code| corrupt(NAME, get_error_name(code)))?;
-        if frame_len != stored.len() {
-            return Err(corrupt(NAME, "something follows it"));
-        }
-        let mut raw = buffer(raw_len, limit, 0)?;
-        decompress(stored, &mut raw).map_err(|err| corrupt(NAME, err.to_string()))?;
-        exactly(NAME, raw, raw_len)
+        decode(stored, raw_len, limit, None)
     }
 }
 
