@@ -11,7 +11,7 @@ use std::{
 use larder::{
     Cache, Codec, CodecError, CodecId, Entry, Error, ErrorKind, Policy, PutOutcome, SetOptions,
     Stamp, Tier, Ttl,
-    tiers::{MemoryTier, SqliteOptions, SqliteTier, Zlib, Zstd},
+    tiers::{Compressor, MemoryTier, SqliteOptions, SqliteTier, Zlib, Zstd},
 };
 use tier_testkit::{CountingOrigin, ManualClock};
 
@@ -186,11 +186,12 @@ async fn values_above_the_largest_allowed_are_refused_and_neither_read() {
 }
 
 #[tokio::test]
-async fn values_from_the_threshold_on_are_compressed_and_read_by_who_has_the_decoder() {
+async fn values_from_the_threshold_on_are_compressed_and_read_by_who_has_a_compressor() {
     let bench = Bench::new();
     let zstd = || Arc::new(Zstd::new(1).unwrap()) as Arc<dyn Codec>;
     let zlib = || Arc::new(Zlib::new(6).unwrap()) as Arc<dyn Codec>;
-    let compressing = SqliteTier::new(sqlite(&bench).compress(zstd(), 100)).unwrap();
+    let by = |codec, threshold| Arc::new(Compressor::new().codec(codec, threshold));
+    let compressing = SqliteTier::new(sqlite(&bench).compression(by(zstd(), 100))).unwrap();
     let text = |len: usize| vec![b'x'; len];
     for len in [99, 100] {
         within(compressing.put(&key(&format!("a:{len}")), &entry(&bench, text(len))))
@@ -204,11 +205,14 @@ async fn values_from_the_threshold_on_are_compressed_and_read_by_who_has_the_dec
     };
     assert_eq!((codec("a:99"), codec("a:100")), (CodecId::RAW.0, CodecId::ZSTD.0));
     let readers = [
-        ("the one that compressed", sqlite(&bench).compress(zstd(), 100), true),
-        ("one with the decoder", sqlite(&bench).decoder(zstd()), true),
-        ("one that compresses otherwise", sqlite(&bench).compress(zlib(), 1), false),
+        ("the one that compressed", sqlite(&bench).compression(by(zstd(), 100)), true),
+        (
+            "one that compresses nothing",
+            sqlite(&bench).compression(Arc::new(Compressor::new())),
+            true,
+        ),
+        ("one that compresses otherwise", sqlite(&bench).compression(by(zlib(), 1)), true),
         ("one without", sqlite(&bench), false),
-        ("one with both", sqlite(&bench).compress(zlib(), 1).decoder(zstd()), true),
     ];
     for (name, options, reads) in readers {
         let tier = SqliteTier::new(options).unwrap();
@@ -254,7 +258,8 @@ async fn a_read_that_takes_long_does_not_hold_up_the_other_readers_asked_for() {
     let bench = Bench::new();
     let ((arrived, arrivals), (gate_in, gate)) = (mpsc::channel(), mpsc::channel());
     let codec = Stuck { arrived: Mutex::new(arrived), gate: Mutex::new(gate) };
-    let options = sqlite(&bench).compress(Arc::new(codec), 1).readers(3);
+    let compressor = Compressor::new().codec(Arc::new(codec), 1);
+    let options = sqlite(&bench).compression(Arc::new(compressor)).readers(3);
     let tier = Arc::new(SqliteTier::new(options).unwrap());
     for (text, value) in [("a:1", "stuck"), ("a:2", "v")] {
         within(tier.put(&key(text), &entry(&bench, value))).await.unwrap();

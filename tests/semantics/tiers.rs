@@ -7,7 +7,7 @@ use std::sync::Arc;
 use larder::{
     Cache, Codec, CodecError, CodecId, ErrorKind, Policy, PutReport, ServedBy, SetOptions, Tier,
     TierOptions,
-    tiers::{MemoryTier, SqliteOptions, SqliteTier},
+    tiers::{Compressor, MemoryTier, SqliteOptions, SqliteTier},
 };
 use tier_testkit::{Call, ManualClock};
 
@@ -137,7 +137,8 @@ impl Codec for OneWay {
 async fn a_value_that_cannot_be_decoded_is_a_miss_is_counted_and_removed() {
     let bench = Bench::new();
     let clock = Arc::<ManualClock>::clone(&bench.clock);
-    let options = SqliteOptions::new(bench.path()).clock(clock).compress(Arc::new(OneWay), 1);
+    let compressor = Arc::new(Compressor::new().codec(Arc::new(OneWay), 1));
+    let options = SqliteOptions::new(bench.path()).clock(clock).compression(compressor);
     let tier = Arc::new(SqliteTier::new(options).unwrap());
     let cache = bench.bare().shared_tier(Arc::clone(&tier) as Arc<dyn Tier>).build().unwrap();
     for n in 0..10 {

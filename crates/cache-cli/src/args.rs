@@ -64,10 +64,19 @@ pub(crate) enum Command {
     /// Copy what is live in a cache file of the Python cache manager into the configured cache
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
-    /// Show what is stored, by tier and source
+    /// Show what is stored, by tier, source and codec
     Stats,
     /// Check everything that is stored, and mend or remove what is wrong
     Validate(ValidateArgs),
+    /// Train or list the dictionaries that small values are compressed with
+    #[command(after_help = DICTIONARY_EXAMPLES)]
+    Dictionary {
+        #[command(subcommand)]
+        command: DictionaryCommand,
+    },
+    /// Measure on what is stored, and recommend settings
+    #[command(after_help = BENCHMARK_EXAMPLES)]
+    Benchmark(BenchmarkArgs),
     /// Check or show the configuration
     Config {
         #[command(subcommand)]
@@ -96,6 +105,45 @@ Examples:
 
 The file is only read. What was loaded or invalidated later in the configured cache stays so; to import
 again copies what is new. Values become JSON; what cannot be is kept as application/python-pickle.";
+
+const DICTIONARY_EXAMPLES: &str = "\
+Examples:
+  larder dictionary train --source census_acs
+  larder dictionary list
+
+With `cache.compression.dictionaries: auto` a source's first dictionary is trained by itself once 500 small
+values of it are stored. What is stored already stays as it is.";
+
+const BENCHMARK_EXAMPLES: &str = "\
+Examples:
+  larder benchmark --compression
+  larder benchmark --compression --source census_acs --values 1000";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DictionaryCommand {
+    /// Learn from the small values of a source that are stored, for those to come
+    Train {
+        /// The source, as the first part of its keys; may be given several times
+        #[arg(short, long, value_delimiter = ',', required = true, value_name = "NAME")]
+        source: Vec<String>,
+    },
+    /// Show the dictionaries that are stored, and how much they save
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchmarkArgs {
+    /// Try the codecs and their levels on the values that are stored
+    #[arg(long, required = true)]
+    pub(crate) compression: bool,
+    /// Only values of this source; may be given several times [default: all that are stored]
+    #[arg(short, long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) source: Vec<String>,
+    /// Most values of a source to try, those stored last
+    #[arg(long, default_value_t = 200, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) values: u32,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {

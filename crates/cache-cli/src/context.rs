@@ -7,7 +7,7 @@ use std::{
 
 use larder::{
     BuildError, Cache, Escaped,
-    config::{CacheConfig, Loaded, Provenance},
+    config::{CacheConfig, Loaded, Provenance, TierKind},
     import,
 };
 
@@ -64,6 +64,20 @@ impl Context {
             // If it cannot be told just now, whoever opens it says so.
             Ok(false) | Err(_) => configured.clone(),
         }
+    }
+
+    /// Whether the file of the SQLite tier exists: looking must not create what is looked at.
+    ///
+    /// # Errors
+    /// If there is no such tier, or that cannot be told.
+    pub(crate) fn has_store(&self) -> Result<bool, Failure> {
+        if !self.loaded.config.tiers().contains(&TierKind::Sqlite) {
+            return Err(Failure::failed("no tier of this configuration outlives a program")
+                .hint("enable one, for example `cache.sqlite.enable: true`"));
+        }
+        let path = self.store();
+        path.try_exists()
+            .map_err(|error| Failure::failed(format!("cannot look at {}: {error}", shown(&path))))
     }
 
     /// The layer that a setting came from.

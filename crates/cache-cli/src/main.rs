@@ -1,9 +1,11 @@
 //! The `larder` command: warm, inspect and watch a Larder cache.
 
 mod args;
+mod benchmark;
 mod config;
 mod context;
 mod demo;
+mod dictionary;
 mod exit;
 mod get;
 mod import;
@@ -53,6 +55,8 @@ fn run(args: Args) -> Result<Exit, Failure> {
             Command::Import(args) => import::run(&global, &args).await,
             Command::Stats => stats::run(&global).await,
             Command::Validate(args) => validate::run(&global, &args).await,
+            Command::Dictionary { command } => dictionary::run(&global, &command).await,
+            Command::Benchmark(args) => benchmark::run(&global, &args).await,
             Command::Config { command: ConfigCommand::Check } => config::check(&global),
             Command::Config { command: ConfigCommand::Show } => config::show(&global),
         }

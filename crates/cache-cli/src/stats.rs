@@ -1,8 +1,8 @@
 //! `larder stats`: what is stored.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use larder::{Chained, Usage, config::TierKind};
+use larder::{Chained, CodecId, CodecUsage, DictionaryId, Usage};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,17 +16,8 @@ use crate::{
 pub(crate) async fn run(global: &Global) -> Result<Exit, Failure> {
     let context = Context::load(global)?;
     let cache = context.cache()?;
-    let config = &context.loaded.config;
     let path = &context.store();
-    if !config.tiers().contains(&TierKind::Sqlite) {
-        return Err(Failure::failed("no tier of this configuration outlives a program")
-            .hint("enable one, for example `cache.sqlite.enable: true`"));
-    }
-    // Looking must not create what is looked at.
-    let exists = path
-        .try_exists()
-        .map_err(|error| Failure::failed(format!("cannot look at {}: {error}", shown(path))))?;
-    if !exists {
+    if !context.has_store()? {
         return empty(global, path);
     }
     let usage = cache.usage().await?;
@@ -83,6 +74,7 @@ fn document(path: &Path, tiers: &[(&str, Usage)]) -> Value {
             "free_bytes": usage.free_bytes,
             "capacity_bytes": usage.capacity_bytes,
             "sources": sources,
+            "codecs": usage.codecs.iter().map(codec).collect::<Vec<_>>(),
         })
     };
     json!({
@@ -92,9 +84,60 @@ fn document(path: &Path, tiers: &[(&str, Usage)]) -> Value {
     })
 }
 
+fn codec(one: &CodecUsage) -> Value {
+    let dictionary = one.of.dictionary;
+    json!({
+        "source": one.of.source,
+        "codec": one.of.codec.to_string(),
+        "dictionary": (dictionary != DictionaryId::NONE).then(|| dictionary.to_string()),
+        "entries": one.entries,
+        "raw_bytes": one.raw_bytes,
+        "stored_bytes": one.stored_bytes,
+        "compressed": one.work.packed,
+        "compress_s": one.work.pack_time.as_secs_f64(),
+        "did_not_shrink": one.work.kept_raw,
+        "failed": one.work.failed,
+        "decompressed": one.work.unpacked,
+        "decompress_s": one.work.unpack_time.as_secs_f64(),
+    })
+}
+
+/// How the values of each source are stored, if any are compressed.
+fn codecs(usage: &Usage) -> String {
+    let is_raw = |one: &CodecUsage| one.of.codec == CodecId::RAW && one.work.packed == 0;
+    if usage.codecs.iter().all(is_raw) {
+        return String::new();
+    }
+    let each = |total: Duration, count: u64| match u32::try_from(count) {
+        Ok(count) if count > 0 => table::latency(total / count),
+        _ => "–".to_owned(),
+    };
+    let row = |one: &CodecUsage| {
+        let codec = match one.of.dictionary {
+            DictionaryId::NONE => one.of.codec.to_string(),
+            dictionary => format!("{} with {dictionary}", one.of.codec),
+        };
+        vec![
+            larder::Escaped(&one.of.source).to_string(),
+            codec,
+            table::count(one.entries),
+            table::size(one.raw_bytes),
+            table::size(one.stored_bytes),
+            ratio(one.raw_bytes, one.stored_bytes),
+            each(one.work.pack_time, one.work.packed + one.work.kept_raw),
+            each(one.work.unpack_time, one.work.unpacked),
+        ]
+    };
+    let rows: Vec<_> = usage.codecs.iter().map(row).collect();
+    let headings =
+        ["SOURCE", "CODEC", ">ENTRIES", ">SIZE", ">STORED", ">RATIO", ">COMPRESS", ">DECOMPRESS"];
+    format!("\n{}", table::render(&headings, &rows))
+}
+
 fn text(path: &Path, tiers: &[(&str, Usage)]) -> String {
     let mut rows = Vec::new();
     let mut occupied = String::new();
+    let mut by_codec = String::new();
     for (name, usage) in tiers {
         let total = usage.total();
         let all = usage.sources.iter().chain((usage.sources.len() > 1).then_some(&total));
@@ -109,6 +152,7 @@ fn text(path: &Path, tiers: &[(&str, Usage)]) -> String {
                 ratio(one.raw_bytes, one.stored_bytes),
             ]);
         }
+        by_codec.push_str(&codecs(usage));
         occupied = format!(
             "{occupied}{}: {} entries, {} on disk ({} of that in its log, {} free){}\n",
             shown(path),
@@ -123,10 +167,10 @@ fn text(path: &Path, tiers: &[(&str, Usage)]) -> String {
         );
     }
     let headings = ["TIER", "SOURCE", ">ENTRIES", ">SIZE", ">STORED", ">RATIO"];
-    format!("{}{occupied}", table::render(&headings, &rows))
+    format!("{}{occupied}{by_codec}", table::render(&headings, &rows))
 }
 
 /// How many times smaller the stored form is.
-fn ratio(raw: u64, stored: u64) -> String {
+pub(crate) fn ratio(raw: u64, stored: u64) -> String {
     if stored == 0 { "–".to_owned() } else { format!("{:.1}x", raw as f64 / stored as f64) }
 }

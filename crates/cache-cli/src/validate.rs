@@ -1,6 +1,6 @@
 //! `larder validate`: whether what is stored is sound.
 
-use larder::{Chained, Error, Validation, config::TierKind};
+use larder::{Chained, Error, Validation};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,16 +16,8 @@ type Checked = (&'static str, Result<Validation, Error>);
 pub(crate) async fn run(global: &Global, args: &ValidateArgs) -> Result<Exit, Failure> {
     let context = Context::load(global)?;
     let cache = context.cache()?;
-    let config = &context.loaded.config;
     let path = &context.store();
-    if !config.tiers().contains(&TierKind::Sqlite) {
-        return Err(Failure::failed("no tier of this configuration outlives a program")
-            .hint("enable one, for example `cache.sqlite.enable: true`"));
-    }
-    // Looking must not create what is looked at.
-    let exists = path
-        .try_exists()
-        .map_err(|error| Failure::failed(format!("cannot look at {}: {error}", shown(path))))?;
+    let exists = context.has_store()?;
     let mut checked = Vec::new();
     if exists {
         let all = cache.validate(args.repair).await?;

@@ -1,10 +1,11 @@
 //! Compression as tiers see it: a value becomes a stored form, and back.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{CodecError, CodecId, Timestamp};
+use crate::{CodecError, CodecId, Result, Timestamp};
 
 /// Number that names a trained dictionary in stored data: the one that is in the dictionary's own
 /// header, so that it is the same wherever the dictionary is kept.
@@ -92,6 +93,41 @@ pub struct CodecUse {
     pub dictionary: DictionaryId,
 }
 
+/// A dictionary that a tier keeps, and what uses it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptDictionary {
+    /// The dictionary.
+    pub dictionary: Dictionary,
+    /// Entries that were compressed with it.
+    pub entries: u64,
+    /// Length of their values, in bytes.
+    pub raw_bytes: u64,
+    /// Length as stored, in bytes.
+    pub stored_bytes: u64,
+}
+
+/// The side of a tier that keeps dictionaries beside the entries that need them.
+///
+/// The tier itself stores a dictionary with the first entry that uses it, knows the last one of each
+/// source when it is opened, and looks one up when it reads an entry that needs it.
+#[async_trait]
+pub trait Dictionaries: fmt::Debug + Send + Sync + 'static {
+    /// What is kept, sorted by source and version.
+    async fn dictionaries(&self) -> Result<Vec<KeptDictionary>>;
+
+    /// Keeps a dictionary, which other processes then use, too; forgets older ones of any source
+    /// that no entry refers to.
+    async fn keep(&self, dictionary: &Dictionary) -> Result<()>;
+
+    /// Up to `most` values of a source whose lengths are within `lengths`, those stored last first.
+    async fn samples(
+        &self,
+        source: &str,
+        lengths: RangeInclusive<u64>,
+        most: usize,
+    ) -> Result<Vec<Bytes>>;
+}
+
 /// Decides how values are compressed, source by source, and knows how to read all that was.
 ///
 /// One is shared by the tiers of a chain: they store the same form of a value. Calls compute and
@@ -115,14 +151,14 @@ pub trait Compression: fmt::Debug + Send + Sync + 'static {
         form: Form,
         stored: &[u8],
         limit: u64,
-    ) -> Result<Bytes, CodecError>;
+    ) -> std::result::Result<Bytes, CodecError>;
 
     /// Makes a dictionary known, for reading, and for new values of its source unless a later version
     /// is known already.
     ///
     /// # Errors
     /// If it is not what its codec made, or another one of its number is known.
-    fn learn(&self, dictionary: &Dictionary) -> Result<(), CodecError>;
+    fn learn(&self, dictionary: &Dictionary) -> std::result::Result<(), CodecError>;
 
     /// A dictionary that is known here.
     fn dictionary(&self, id: DictionaryId) -> Option<Dictionary>;

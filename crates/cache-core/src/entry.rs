@@ -1,5 +1,7 @@
 //! Entries: value bytes and what the chain must know about them.
 
+mod packing;
+
 use std::{
     any::{Any, type_name},
     fmt,
@@ -11,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
+use self::packing::Packing;
 use crate::{Stamp, Timestamp};
 
 /// A label of an entry, for invalidating many entries at once.
@@ -97,6 +100,7 @@ struct Details {
     described: Described,
     /// See [`Entry::remark`].
     remark: Option<Arc<dyn Any + Send + Sync>>,
+    packing: Option<Packing>,
 }
 
 /// What an origin, or whoever stored it, says of a value.
@@ -142,6 +146,7 @@ impl Entry {
             },
             described: Described::default(),
             remark: None,
+            packing: None,
         }
     }
 
@@ -167,6 +172,7 @@ impl Entry {
             },
             described: self.described().cloned().unwrap_or_default(),
             remark: None,
+            packing: inner.details.as_ref().and_then(|details| details.packing.clone()),
         }
     }
 
@@ -262,9 +268,11 @@ impl Entry {
     /// Puts a refresh that is due off until `next`; true for one of those who try at a time, who
     /// is to do it.
     pub fn claim_refresh(&self, now: Timestamp, next: Timestamp) -> bool {
-        let due = self.0.refresh_at.load(Ordering::Relaxed);
+        // All that were made of one compressed entry claim the same.
+        let holder = self.unpacked_from().unwrap_or(self);
+        let due = holder.0.refresh_at.load(Ordering::Relaxed);
         now.as_millis() >= due
-            && self
+            && holder
                 .0
                 .refresh_at
                 .compare_exchange(due, next.as_millis(), Ordering::Relaxed, Ordering::Relaxed)
@@ -432,6 +440,7 @@ pub struct EntryBuilder {
     inner: Inner,
     described: Described,
     remark: Option<Arc<dyn Any + Send + Sync>>,
+    packing: Option<Packing>,
 }
 
 impl EntryBuilder {
@@ -511,9 +520,9 @@ impl EntryBuilder {
         let Inner { expired, expires_at, .. } = self.inner;
         let before_all = Timestamp::from_millis(i64::MIN);
         self.inner.fresh_until = if expired { before_all } else { expires_at };
-        let Self { described, remark, .. } = self;
-        if described != Described::default() || remark.is_some() {
-            self.inner.details = Some(Box::new(Details { described, remark }));
+        let Self { described, remark, packing, .. } = self;
+        if described != Described::default() || remark.is_some() || packing.is_some() {
+            self.inner.details = Some(Box::new(Details { described, remark, packing }));
         }
         Entry(Arc::new(self.inner))
     }

@@ -25,7 +25,10 @@ mod tier;
 pub use barrier::{Barrier, BarrierSet, Effect, Selector, Verdict};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError, CodecId};
-pub use compression::{CodecStats, CodecUse, Compression, Dictionary, DictionaryId, Form, Packed};
+pub use compression::{
+    CodecStats, CodecUse, Compression, Dictionaries, Dictionary, DictionaryId, Form,
+    KeptDictionary, Packed,
+};
 pub use entry::{Entry, EntryBuilder, Freshness, InvalidTag, Tag};
 pub use error::{BoxError, Chained, Error, ErrorKind, Op, Result};
 pub use escape::Escaped;
@@ -36,6 +39,6 @@ pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl
 pub use request::Request;
 pub use stamp::{Stamp, StampClock};
 pub use tier::{
-    Capability, Filter, Inspect, Problem, ProblemKind, PutOutcome, SourceUsage, Stamped, Summary,
-    SyncTier, Tier, Usage, Validation,
+    Capability, CodecUsage, Filter, Inspect, Problem, ProblemKind, PutOutcome, SourceUsage,
+    Stamped, Summary, SyncTier, Tier, Usage, Validation,
 };

@@ -1,10 +1,13 @@
 //! Tiers: what a storage level promises to the chain.
 
-use std::{any::Any, fmt};
+use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::{Barrier, Entry, Journal, Key, Lease, Result, Selector, Stamp, Tag, Timestamp};
+use crate::{
+    Barrier, CodecStats, CodecUse, Compression, Dictionaries, Entry, Journal, Key, Lease, Result,
+    Selector, Stamp, Tag, Timestamp,
+};
 
 /// What a tier is, as data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +133,16 @@ pub trait Tier: Any + fmt::Debug + Send + Sync {
 
     /// The side through which processes agree on who loads.
     fn as_lease(&self) -> Option<&dyn Lease> {
+        None
+    }
+
+    /// What it compresses values with, by way of [`Entry::pack`].
+    fn compression(&self) -> Option<&Arc<dyn Compression>> {
+        None
+    }
+
+    /// The side that keeps dictionaries.
+    fn as_dictionaries(&self) -> Option<&dyn Dictionaries> {
         None
     }
 
@@ -270,12 +283,31 @@ pub struct SourceUsage {
     pub stored_bytes: u64,
 }
 
+/// What one source's entries of one codec and dictionary occupy in a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodecUsage {
+    /// Whose entries, and how their values are stored.
+    pub of: CodecUse,
+    /// Entries, dead ones included until they are removed.
+    pub entries: u64,
+    /// Length of their values, in bytes.
+    pub raw_bytes: u64,
+    /// Length as stored, in bytes.
+    pub stored_bytes: u64,
+    /// What compressing and decompressing such values has taken, as far as it was noted in the tier:
+    /// by all processes, also for entries that have gone since. Bytes are not noted.
+    pub work: CodecStats,
+}
+
 /// What a tier holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
     /// By source, sorted by name.
     pub sources: Vec<SourceUsage>,
+    /// The same by source, codec and dictionary, sorted; empty in a tier that stores values only as
+    /// they are.
+    pub codecs: Vec<CodecUsage>,
     /// Bytes occupied in all, with keys, metadata and bookkeeping: memory, or size on disk.
     pub occupied_bytes: u64,
     /// Of these, bytes that hold nothing at present: they are used again, or given back.
@@ -321,6 +353,9 @@ pub enum ProblemKind {
     Journal,
     /// A note of who loads a key cannot be right. Repairing removes it.
     Leases,
+    /// A dictionary is damaged, or missing. Repairing stores it anew if it is known, and otherwise
+    /// removes the entries that need it.
+    Dictionaries,
 }
 
 impl fmt::Display for ProblemKind {
@@ -334,6 +369,7 @@ impl fmt::Display for ProblemKind {
             Self::Barriers => "barriers",
             Self::Journal => "journal",
             Self::Leases => "leases",
+            Self::Dictionaries => "dictionaries",
         })
     }
 }

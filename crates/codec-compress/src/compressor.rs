@@ -32,6 +32,8 @@ pub struct Compressor {
     sources: HashMap<Box<str>, Option<Choice>>,
     decoders: HashMap<CodecId, Arc<dyn Codec>>,
     uses_dictionaries: bool,
+    /// Of sources that are told otherwise.
+    uses_dictionaries_of: HashMap<Box<str>, bool>,
     dictionaries: Dictionaries,
     statistics: Statistics,
 }
@@ -67,6 +69,7 @@ impl Compressor {
             sources: HashMap::new(),
             decoders,
             uses_dictionaries: true,
+            uses_dictionaries_of: HashMap::new(),
             dictionaries: Dictionaries::default(),
             statistics: Statistics::default(),
         }
@@ -107,11 +110,34 @@ impl Compressor {
         self
     }
 
+    /// The same for one source.
+    #[must_use]
+    pub fn dictionaries_of(mut self, source: &str, used: bool) -> Self {
+        self.uses_dictionaries_of.insert(source.into(), used);
+        self
+    }
+
+    /// Length from which on values of a source are compressed without a dictionary, in bytes; `None`
+    /// if they are not.
+    pub fn threshold(&self, source: &str) -> Option<usize> {
+        self.choice(source).map(|(_, threshold)| *threshold)
+    }
+
+    /// The dictionary that is known for new values of a source.
+    pub fn current_dictionary(&self, source: &str) -> Option<DictionaryId> {
+        let (codec, _) = self.choice(source)?;
+        self.dictionaries.encoder(source, &**codec).map(|encoder| encoder.id())
+    }
+
+    fn may_use_dictionaries(&self, source: &str) -> bool {
+        self.uses_dictionaries_of.get(source).copied().unwrap_or(self.uses_dictionaries)
+    }
+
     /// Whether a dictionary of this source would be used: its codec is Zstandard, and dictionaries
     /// are on.
     pub fn uses_dictionaries(&self, source: &str) -> bool {
         let usable = |(codec, _): &Choice| Dictionaries::usable_by(&**codec);
-        self.uses_dictionaries && self.choice(source).is_some_and(usable)
+        self.may_use_dictionaries(source) && self.choice(source).is_some_and(usable)
     }
 
     fn choice(&self, source: &str) -> Option<&Choice> {
@@ -121,9 +147,9 @@ impl Compressor {
     fn plan(&self, source: &str, raw_len: usize) -> Option<Plan<'_>> {
         let (codec, threshold) = self.choice(source)?;
         let large = raw_len >= *threshold;
-        let dictionary = self.uses_dictionaries
-            && raw_len >= DICTIONARY_THRESHOLD
-            && (!large || raw_len <= DICTIONARY_MAX);
+        let dictionary = raw_len >= DICTIONARY_THRESHOLD
+            && (!large || raw_len <= DICTIONARY_MAX)
+            && self.may_use_dictionaries(source);
         let encoder = dictionary.then(|| self.dictionaries.encoder(source, &**codec)).flatten();
         encoder.map(Plan::Dictionary).or_else(|| large.then(|| Plan::Plain(&**codec)))
     }

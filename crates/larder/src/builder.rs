@@ -24,6 +24,9 @@ use crate::{
     ticker::Ticker,
 };
 
+#[cfg(feature = "zstd")]
+use crate::dictionaries::{self, Training};
+
 /// The machine's clock: one for all chains of the process, so that their stamps differ.
 static MACHINE: LazyLock<Ticker> = LazyLock::new(Ticker::new);
 
@@ -52,6 +55,10 @@ pub struct CacheBuilder {
     log_hits: bool,
     hit_statistics: bool,
     lease: Duration,
+    #[cfg(feature = "zstd")]
+    compressor: Option<Arc<codec_compress::Compressor>>,
+    #[cfg(feature = "zstd")]
+    automatic: dictionaries::Automatic,
 }
 
 /// The parts make no chain.
@@ -120,6 +127,10 @@ impl Default for CacheBuilder {
             offline: false,
             log_hits: false,
             hit_statistics: true,
+            #[cfg(feature = "zstd")]
+            compressor: None,
+            #[cfg(feature = "zstd")]
+            automatic: dictionaries::Automatic { usually: true, ..Default::default() },
         }
     }
 }
@@ -208,6 +219,28 @@ impl CacheBuilder {
         self
     }
 
+    /// What its tiers were given to compress values with: dictionaries are trained for it.
+    #[cfg(feature = "zstd")]
+    pub fn compressor(mut self, compressor: Arc<codec_compress::Compressor>) -> Self {
+        self.compressor = Some(compressor);
+        self
+    }
+
+    /// Whether a source's dictionary is trained once 500 small values of it are stored, rather than
+    /// only by [`Cache::train_dictionary`]. Default: yes.
+    #[cfg(feature = "zstd")]
+    pub fn automatic_dictionaries(mut self, automatic: bool) -> Self {
+        self.automatic.usually = automatic;
+        self
+    }
+
+    /// The same for one source.
+    #[cfg(feature = "zstd")]
+    pub fn automatic_dictionaries_of(mut self, source: impl Into<String>, automatic: bool) -> Self {
+        self.automatic.by_source.insert(source.into(), automatic);
+        self
+    }
+
     /// The chain. Opens nothing: a tier that is down now is used when it comes up.
     ///
     /// # Errors
@@ -242,16 +275,25 @@ impl CacheBuilder {
         let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
         let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict, self.lease);
+        let front = Front::new(&chain, front_clock, self.hit_statistics, self.log_hits);
+        let (chain, tasks) = (Arc::new(chain), Tasks::default());
+        #[cfg(feature = "zstd")]
+        let training = self.compressor.map(|compressor| {
+            let training = Training::new(compressor, self.automatic, &chain, &clock, &tasks);
+            Arc::new(training)
+        });
         let cache = Cache::new(Inner {
-            front: Front::new(&chain, front_clock, self.hit_statistics, self.log_hits),
-            chain: Arc::new(chain),
+            front,
+            chain,
+            #[cfg(feature = "zstd")]
+            training,
             clock,
             origins: self.origins,
             flights: Arc::new(Flights::default()),
             looks: Arc::new(Flights::default()),
             throttle: Throttle::default(),
             loading: Loading::default(),
-            tasks: Tasks::default(),
+            tasks,
             queue: Arc::new(Semaphore::new(MOST_QUEUED as usize)),
             version_order: tokio::sync::Mutex::default(),
             offline: self.offline,

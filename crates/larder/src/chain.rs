@@ -16,6 +16,7 @@ use crate::{
     Hit,
     guard::Guard,
     outcome::{PutReport, Removed},
+    packing::Packing,
     policy::Policies,
     stats::ChainCounters,
     tasks::Tasks,
@@ -28,6 +29,7 @@ pub(crate) struct Chain {
     pub(crate) tiers: Vec<Guard>,
     /// How many of them answer inside a call.
     leading: usize,
+    pub(crate) packing: Packing,
     /// Every barrier set through this handle: a tier that missed one may still hold what it covers.
     barriers: BarrierSet,
     clock: Arc<dyn Clock>,
@@ -117,6 +119,7 @@ impl Chain {
     ) -> Self {
         let leading = tiers.iter().take_while(|tier| tier.sync().is_some()).count();
         Self {
+            packing: Packing::new(&tiers),
             tiers,
             leading,
             barriers: BarrierSet::new(),
@@ -345,6 +348,7 @@ impl Chain {
         if entries.is_empty() {
             return;
         }
+        let entries = &*self.shared_below(entries);
         let waiting = self.tiers.iter().filter(|tier| tier.waits_to_store());
         let by_tier =
             join_all(waiting.map(async |tier| (tier, tier.put_many(entries).await))).await;
@@ -385,8 +389,11 @@ impl Chain {
         &self,
         entries: &[(Key, Entry)],
     ) -> Vec<Vec<(&'static str, PutReport)>> {
-        let puts =
-            self.tiers.iter().map(async |tier| (tier.name(), tier.put_awaited(entries).await));
+        let shared = &*self.shared_below(entries);
+        let puts = self.tiers.iter().map(async |tier| {
+            let entries = if tier.waits_to_store() { shared } else { entries };
+            (tier.name(), tier.put_awaited(entries).await)
+        });
         let by_tier = join_all(puts).await;
         for (tier, (_, outcomes)) in self.tiers.iter().zip(&by_tier) {
             if outcomes.is_err() {

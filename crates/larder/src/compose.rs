@@ -1,6 +1,11 @@
 //! From configuration to a chain.
 
+mod compression;
+
+use std::sync::Arc;
+
 use cache_core::Ttl;
+use codec_compress::Compressor;
 
 use crate::{
     BuildError, Cache, CacheBuilder,
@@ -9,8 +14,6 @@ use crate::{
 
 #[cfg(feature = "memory")]
 use crate::config::Eviction;
-#[cfg(feature = "sqlite")]
-use crate::config::{Algorithm, CompressionConfig};
 
 impl Cache {
     /// The chain that `config` describes; [`CacheBuilder::from_config`] if more is to be added.
@@ -34,10 +37,11 @@ impl CacheBuilder {
             .offline(config.offline)
             .lease(config.lease)
             .log_hits(config.monitoring.log_cache_hits);
+        let compressor = Arc::new(compression::compressor(config)?);
         for kind in config.tiers() {
             builder = match kind {
-                TierKind::Memory => memory(builder, config)?,
-                TierKind::Sqlite => sqlite(builder, config)?,
+                TierKind::Memory => memory(builder, config, &compressor)?,
+                TierKind::Sqlite => sqlite(builder, config, &compressor)?,
                 TierKind::Redis => {
                     let what = "the Redis tier is not part of this version; set \
                                 `cache.redis.enable: false`";
@@ -49,7 +53,7 @@ impl CacheBuilder {
         for source in sources {
             builder = builder.policy(source, config.policy_for(source));
         }
-        http(builder, config)
+        http(compression::training(builder, config, compressor), config)
     }
 }
 
@@ -70,121 +74,59 @@ impl From<Ttl> for config::Ttl {
 
 #[cfg(feature = "memory")]
 #[expect(clippy::unnecessary_wraps, reason = "its counterpart without the feature fails")]
-fn memory(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+fn memory(
+    builder: CacheBuilder,
+    config: &CacheConfig,
+    compressor: &Arc<Compressor>,
+) -> Result<CacheBuilder, BuildError> {
     let policy = match config.memory.policy {
         Eviction::ClockPro => tier_memory::MemoryPolicy::ClockPro,
         Eviction::Lru => tier_memory::MemoryPolicy::Lru,
     };
     let capacity = config.memory.capacity_bytes();
-    let clock = std::sync::Arc::new(cache_core::SystemClock::new());
-    let tier = tier_memory::MemoryTier::with_policy(capacity, policy, clock);
+    let clock = Arc::new(cache_core::SystemClock::new());
+    let mut tier = tier_memory::MemoryTier::with_policy(capacity, policy, clock);
+    if config.memory.compress {
+        tier = tier.compressing(Arc::<Compressor>::clone(compressor));
+    }
     Ok(builder.tier_with(tier, config.tier_options(TierKind::Memory)))
 }
 
 #[cfg(not(feature = "memory"))]
-fn memory(_: CacheBuilder, _: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+fn memory(
+    _: CacheBuilder,
+    _: &CacheConfig,
+    _: &Arc<Compressor>,
+) -> Result<CacheBuilder, BuildError> {
     Err(missing("the memory tier", "memory"))
 }
 
 #[cfg(feature = "sqlite")]
-fn sqlite(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+fn sqlite(
+    builder: CacheBuilder,
+    config: &CacheConfig,
+    compressor: &Arc<Compressor>,
+) -> Result<CacheBuilder, BuildError> {
     let section = &config.sqlite;
-    let mut options = tier_sqlite::SqliteOptions::new(&section.path)
+    let options = tier_sqlite::SqliteOptions::new(&section.path)
         .busy_timeout(section.busy_timeout)
         .readers(section.readers as usize)
         .max_bytes(section.max_size)
         .poll_interval(section.poll_interval)
-        .refuse_newer(!config.graceful_mode);
-    if let Some(codec) = compressor(&config.compression)? {
-        let threshold = usize::try_from(config.compression.threshold_bytes()).unwrap_or(usize::MAX);
-        options = options.compress(codec, threshold);
-    }
-    for codec in decoders()? {
-        options = options.decoder(codec);
-    }
+        .refuse_newer(!config.graceful_mode)
+        .compression(Arc::<Compressor>::clone(compressor));
     let tier = tier_sqlite::SqliteTier::new(options)
         .map_err(|error| BuildError::Tier { tier: "sqlite", source: error.into() })?;
     Ok(builder.tier_with(tier, config.tier_options(TierKind::Sqlite)))
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn sqlite(_: CacheBuilder, _: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+fn sqlite(
+    _: CacheBuilder,
+    _: &CacheConfig,
+    _: &Arc<Compressor>,
+) -> Result<CacheBuilder, BuildError> {
     Err(missing("the SQLite tier", "sqlite"))
-}
-
-/// What the section means: `None` if values are stored as they are.
-///
-/// A `level` without an `algorithm` is on the scale of zlib, as older files have it: 0 is off, and
-/// up to 6 and up to 9 mean the fast and the thorough end of what pays on JSON. Zstandard's levels
-/// 1 and 3 compress such documents as far as zlib's 6 does in a tenth of the time.
-#[cfg(feature = "sqlite")]
-fn choice(section: &CompressionConfig) -> Option<(Algorithm, u32)> {
-    let level = section.level.map(u32::from);
-    match (section.enable, section.algorithm, level) {
-        (false, ..)
-        | (_, Some(Algorithm::None), _)
-        | (_, None | Some(Algorithm::Zlib), Some(0)) => None,
-        (_, Some(Algorithm::Zlib), level) => Some((Algorithm::Zlib, level.unwrap_or(6))),
-        (_, Some(Algorithm::Zstd), level) => Some((Algorithm::Zstd, level.unwrap_or(1))),
-        (_, None, Some(7..)) => Some((Algorithm::Zstd, 3)),
-        (_, None, _) => Some((Algorithm::Zstd, 1)),
-    }
-}
-
-#[cfg(feature = "sqlite")]
-fn compressor(
-    section: &CompressionConfig,
-) -> Result<Option<std::sync::Arc<dyn cache_core::Codec>>, BuildError> {
-    let Some((algorithm, level)) = choice(section) else { return Ok(None) };
-    let zstd_compiled = cfg!(feature = "zstd");
-    let named = section.algorithm.is_some();
-    if algorithm == Algorithm::Zlib {
-        zlib(level).map(Some)
-    } else if zstd_compiled || named {
-        zstd(level).map(Some)
-    } else if cfg!(feature = "zlib") {
-        // zlib stands in where Zstandard was not compiled in and was not asked for by name.
-        zlib(section.level.map_or(6, u32::from)).map(Some)
-    } else {
-        Ok(None)
-    }
-}
-
-/// Every codec that was compiled in: values stored under another setting stay readable.
-#[cfg(feature = "sqlite")]
-fn decoders() -> Result<Vec<std::sync::Arc<dyn cache_core::Codec>>, BuildError> {
-    let mut all = Vec::new();
-    if cfg!(feature = "zlib") {
-        all.push(zlib(6)?);
-    }
-    if cfg!(feature = "zstd") {
-        all.push(zstd(1)?);
-    }
-    Ok(all)
-}
-
-#[cfg(all(feature = "sqlite", feature = "zlib"))]
-fn zlib(level: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
-    let codec = codec_compress::Zlib::new(level)
-        .map_err(|error| BuildError::Unsupported(format!("`cache.compression`: {error}")))?;
-    Ok(std::sync::Arc::new(codec))
-}
-
-#[cfg(all(feature = "sqlite", not(feature = "zlib")))]
-fn zlib(_: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
-    Err(missing("`cache.compression.algorithm: zlib`", "zlib"))
-}
-
-#[cfg(all(feature = "sqlite", feature = "zstd"))]
-fn zstd(level: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
-    let codec = codec_compress::Zstd::new(level)
-        .map_err(|error| BuildError::Unsupported(format!("`cache.compression`: {error}")))?;
-    Ok(std::sync::Arc::new(codec))
-}
-
-#[cfg(all(feature = "sqlite", not(feature = "zstd")))]
-fn zstd(_: u32) -> Result<std::sync::Arc<dyn cache_core::Codec>, BuildError> {
-    Err(missing("`cache.compression.algorithm: zstd`", "zstd"))
 }
 
 #[cfg(feature = "http")]

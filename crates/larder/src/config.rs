@@ -20,6 +20,7 @@
 
 mod admit;
 mod advice;
+mod compression;
 mod duration;
 mod error;
 mod forms;
@@ -40,14 +41,15 @@ mod values;
 mod yaml;
 
 pub use self::{
+    compression::{CompressionConfig, SourceCompressionConfig},
     duration::{format_duration, parse_duration},
     error::{ConfigError, ValueError},
     loader::{Loaded, Loader},
-    model::{CacheConfig, CompressionConfig, MonitoringConfig, PrefetchConfig},
+    model::{CacheConfig, MonitoringConfig, PrefetchConfig},
     place::Provenance,
     policies::{DefaultsConfig, SourceConfig},
     settings::{Setting, Warning},
     size::{format_size, parse_size},
     tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},
-    values::{Algorithm, Eviction, RateLimit, Secret, TierKind, Ttl},
+    values::{Algorithm, DictionaryUse, Eviction, RateLimit, Secret, TierKind, Ttl},
 };

@@ -337,6 +337,11 @@ impl Inner {
             let (key, as_of) = (one.key.clone(), entry.as_of());
             let loaded = entry.clone();
             let hit = move |now| Hit::new(loaded, By::ORIGIN, now).revalidated(revalidated);
+            // Before it is looked at what holds now.
+            let entry = match fate {
+                Fate::Store => self.chain.prepared(&key, entry).await,
+                _ => entry,
+            };
             // Those who wait are given it in any case; it may have been invalidated meanwhile.
             let admitted = Some(entry).filter(|_| fate == Fate::Store);
             let admitted = admitted.and_then(|entry| self.chain.admit(&key, entry));
@@ -366,6 +371,7 @@ impl Inner {
             fills.push((key, entry));
         }
         self.chain.fill_waiting(&fills, &replaces).await;
+        self.note_stored(&fills);
         for (key, entry) in &fills {
             self.looks.detach(key);
             if !self.loading.is_outdated(key, entry.as_of()) {

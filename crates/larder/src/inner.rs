@@ -41,6 +41,8 @@ pub(crate) const MOST_QUEUED: u32 = 4_096;
 pub(crate) struct Inner {
     pub(crate) front: Front,
     pub(crate) chain: Arc<Chain>,
+    #[cfg(feature = "zstd")]
+    pub(crate) training: Option<Arc<crate::dictionaries::Training>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
     /// Loads under way.
@@ -102,6 +104,17 @@ impl Wanted {
 }
 
 impl Inner {
+    /// Notes what the tiers have been given: dictionaries may be trained on it.
+    #[cfg(feature = "zstd")]
+    pub(crate) fn note_stored(&self, entries: &[(Key, Entry)]) {
+        if let Some(training) = &self.training {
+            training.note_stored(entries);
+        }
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    pub(crate) fn note_stored(&self, _: &[(Key, Entry)]) {}
+
     /// What the synchronous tiers have under a key that is fresh; counted if there is something.
     #[inline]
     pub(crate) fn peek(&self, key: &str) -> Option<Hit> {
@@ -286,6 +299,7 @@ impl Inner {
                 .content_type(content_type)
                 .tags(tags)
                 .build();
+            let entry = self.chain.prepared(&key, entry).await;
             // It may be said to be of another version than the one in force.
             let in_force = self.chain.versions.of(key.source());
             let entry = policy.adjusted(entry, in_force.as_deref());
@@ -308,6 +322,7 @@ impl Inner {
         for (place, report) in places.into_iter().zip(self.chain.put(&stored).await) {
             reports[place] = report;
         }
+        self.note_stored(&stored);
         // Whoever asks must not be given what an earlier look or load brings.
         for (key, entry) in &stored {
             self.detach_key(key);
@@ -341,6 +356,7 @@ impl Inner {
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
             inner.chain.put_waiting(&entries).await;
+            inner.note_stored(&entries);
             for (key, entry) in &entries {
                 inner.detach_key(key);
                 inner.chain.refill_now(key, entry);

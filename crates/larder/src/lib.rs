@@ -40,6 +40,8 @@ mod chain;
 mod compose;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "zstd")]
+mod dictionaries;
 mod error;
 mod flight;
 #[cfg(test)]
@@ -56,6 +58,7 @@ mod loading;
 mod missed;
 mod note;
 mod outcome;
+mod packing;
 mod pauses;
 mod peers;
 mod policy;
@@ -75,8 +78,9 @@ mod versions;
 mod wait;
 
 pub use cache_core::{
-    Answer, AsKey, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, Effect, Entry,
-    ErrorKind, Escaped, Filter, Freshness, Geography, Inspect, InvalidTag, Key, KeyBuilder, Load,
+    Answer, AsKey, Barrier, Capability, Chained, Clock, Codec, CodecError, CodecId, CodecStats,
+    CodecUsage, CodecUse, Compression, Dictionary, DictionaryId, Effect, Entry, ErrorKind, Escaped,
+    Filter, Freshness, Geography, Inspect, InvalidTag, KeptDictionary, Key, KeyBuilder, Load,
     Loaded, Origin, OriginError, OriginErrorKind, Problem, ProblemKind, PutOutcome, Request,
     Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
     Validation,
@@ -94,15 +98,19 @@ pub use crate::{
     tier_options::{BreakerOptions, TierOptions},
 };
 
+#[cfg(feature = "zstd")]
+pub use crate::dictionaries::{DictionaryError, TrainedDictionary};
+
 /// The error of a tier, as its trait returns it.
 pub use cache_core::Error as TierError;
 
 /// The tiers and codecs that were compiled in.
 pub mod tiers {
+    pub use codec_compress::Compressor;
     #[cfg(feature = "zlib")]
     pub use codec_compress::Zlib;
     #[cfg(feature = "zstd")]
-    pub use codec_compress::Zstd;
+    pub use codec_compress::{TrainError, Zstd, train};
     #[cfg(feature = "memory")]
     pub use tier_memory::{DEFAULT_CAPACITY_BYTES, MemoryPolicy, MemoryStats, MemoryTier};
     #[cfg(feature = "sqlite")]

@@ -151,7 +151,7 @@ impl Inner {
 
 impl Chain {
     /// The place of the tier that knows which process loads a key: the nearest that can.
-    fn leasing(&self) -> Option<usize> {
+    pub(crate) fn leasing(&self) -> Option<usize> {
         self.tiers.iter().position(|tier| !tier.is_read_only() && tier.tier().as_lease().is_some())
     }
 
@@ -172,7 +172,7 @@ impl Chain {
 
 impl crate::guard::Guard {
     /// Takes the leases; `None` if the tier cannot say, and loading goes on without.
-    async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Option<bool> {
+    pub(crate) async fn lease(&self, keys: &[Key], owner: u64, duration: Duration) -> Option<bool> {
         let lease = self.tier().as_lease()?;
         self.aside(Op::Lease, lease.lease(keys, owner, duration)).await
     }
@@ -188,7 +188,7 @@ impl crate::guard::Guard {
         self.aside(Op::Lease, lease.is_free(keys, owner)).await.unwrap_or(true)
     }
 
-    async fn release(&self, keys: &[Key], owner: u64) {
+    pub(crate) async fn release(&self, keys: &[Key], owner: u64) {
         if let Some(lease) = self.tier().as_lease() {
             // One that cannot be given back ends by itself.
             self.aside(Op::Lease, lease.release(keys, owner)).await;

@@ -26,8 +26,8 @@ mod variables;
 use std::{fmt::Write, fs, path::PathBuf, time::Duration};
 
 use larder::config::{
-    Algorithm, CacheConfig, ConfigError, Loaded, Provenance, RateLimit, Secret, SourceConfig,
-    TierKind, Ttl,
+    Algorithm, CacheConfig, ConfigError, DictionaryUse, Loaded, Provenance, RateLimit, Secret,
+    SourceConfig, TierKind, Ttl,
 };
 
 const HOUR: u64 = 3600;

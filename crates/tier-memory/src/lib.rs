@@ -16,9 +16,9 @@ use std::{
 
 use async_trait::async_trait;
 use cache_core::{
-    Barrier, BarrierSet, Capability, Clock, Effect, Entry, Filter, Freshness, Inspect, Key,
-    PutOutcome, Result, Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tier,
-    Timestamp, Usage, Validation, Verdict,
+    Barrier, BarrierSet, Capability, Clock, Compression, Effect, Entry, Filter, Form, Freshness,
+    Inspect, Key, PutOutcome, Result, Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock,
+    Tier, Timestamp, Usage, Validation, Verdict,
 };
 
 use quick_cache::DefaultHashBuilder;
@@ -53,6 +53,9 @@ pub enum MemoryPolicy {
     Lru,
 }
 
+/// Values of up to this many bytes are compressed by who puts them.
+const PACKED_HERE: usize = 256 << 10;
+
 /// Locks that order puts of one key; puts of different keys rarely meet.
 const STRIPES: usize = 64;
 
@@ -61,6 +64,8 @@ const STRIPES: usize = 64;
 pub struct MemoryTier {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// What values are compressed by, if they are.
+    compression: Option<Arc<dyn Compression>>,
     barriers: BarrierSet,
     stripes: Box<[Mutex<()>]>,
     hasher: DefaultHashBuilder,
@@ -104,12 +109,49 @@ impl MemoryTier {
         Self {
             store: Store::new(policy, capacity),
             clock,
+            compression: None,
             barriers: BarrierSet::new(),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             hasher: DefaultHashBuilder::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             capacity,
+        }
+    }
+
+    /// The same tier holding values in their compressed form, which takes less memory; each hit
+    /// decompresses its value, and whoever decodes one does so anew.
+    ///
+    /// A value above 256 KiB is compressed if the chain has had that done, off the threads that
+    /// answer: one that comes from a lower tier is held as it is.
+    #[must_use]
+    pub fn compressing(mut self, compression: Arc<dyn Compression>) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// The form of an entry that is held.
+    fn packed(&self, key: &Key, entry: &Entry) -> Option<Entry> {
+        let compression = self.compression.as_deref()?;
+        if entry.value().len() > PACKED_HERE && !entry.is_packed_for_all() {
+            return None;
+        }
+        let packed = entry.pack(key.source(), compression)?;
+        Some(entry.to_packed(&packed))
+    }
+
+    /// An entry as it is served; `None` if that cannot be made.
+    #[cold]
+    fn unpacked(&self, key: &str, entry: &Entry, form: Form) -> Option<Entry> {
+        let source = key.split(':').next().unwrap_or_default();
+        let compression = self.compression.as_deref()?;
+        match compression.unpack(source, form, entry.value(), form.raw_len) {
+            Ok(value) => Some(entry.to_unpacked(value)),
+            Err(error) => {
+                // Its memory has changed since: nothing else is to be relied on either.
+                tracing::error!(key, %error, "a compressed value in memory is damaged");
+                None
+            }
         }
     }
 
@@ -192,6 +234,10 @@ impl MemoryTier {
     }
 }
 
+fn raw_len(entry: &Entry) -> u64 {
+    entry.packed_form().map_or(entry.value().len() as u64, |form| form.raw_len)
+}
+
 fn lock(stripe: &Mutex<()>) -> MutexGuard<'_, ()> {
     stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -210,6 +256,12 @@ impl SyncTier for MemoryTier {
             self.store.remove_if(key, |stored| stored.is_same(&entry));
             return None;
         }
+        if self.compression.is_some()
+            && let Some(form) = entry.packed_form()
+        {
+            let entry = self.unpacked(key, &entry, form)?;
+            return Some(if verdict == Verdict::Expired { entry.to_expired() } else { entry });
+        }
         Some(if verdict == Verdict::Expired { entry.to_expired() } else { entry })
     }
 
@@ -221,6 +273,8 @@ impl SyncTier for MemoryTier {
         // Its object may have been decoded before it came here.
         let counted = entry.counting_decoded().filter(|entry| weight(key, entry) <= largest);
         let entry = counted.as_ref().unwrap_or(entry);
+        let packed = self.packed(key, entry);
+        let entry = packed.as_ref().unwrap_or(entry);
         let weight = weight(key, entry);
         let _order = self.order(key);
         let entry = match self.barriers.judge(key, entry) {
@@ -333,6 +387,10 @@ impl Tier for MemoryTier {
         Ok(())
     }
 
+    fn compression(&self) -> Option<&Arc<dyn Compression>> {
+        self.compression.as_ref()
+    }
+
     fn as_sync(&self) -> Option<&dyn SyncTier> {
         Some(self)
     }
@@ -363,7 +421,7 @@ impl Inspect for MemoryTier {
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         found.truncate(limit);
         let summary = |(key, entry): (Key, Entry)| Summary {
-            raw_bytes: entry.value().len() as u64,
+            raw_bytes: raw_len(&entry),
             stored_bytes: entry.value().len() as u64,
             expires_at: entry.expires_at(),
             stale_until: entry.stale_until(),
@@ -382,7 +440,7 @@ impl Inspect for MemoryTier {
                 ..SourceUsage::default()
             });
             usage.entries += 1;
-            usage.raw_bytes += entry.value().len() as u64;
+            usage.raw_bytes += raw_len(&entry);
             usage.stored_bytes += entry.value().len() as u64;
         }
         let mut usage = Usage::default();

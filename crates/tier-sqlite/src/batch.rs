@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cache_core::{Key, Stamp, Timestamp};
+use cache_core::{CodecId, DictionaryId, Form, Key, Stamp, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::{SqliteOptions, bound::Evicted, journal, marks, stamps, uses::Uses};
@@ -15,7 +15,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) options: &'a SqliteOptions,
     pub(crate) uses: &'a Uses,
     node: i64,
-    added: HashMap<String, Sums>,
+    added: HashMap<String, Vec<(Group, Sums)>>,
     /// The latest stamp that was written.
     latest: Stamp,
     /// The latest of all barriers, once it was asked for.
@@ -25,12 +25,46 @@ pub(crate) struct Batch<'a> {
     pub(crate) evicted: Evicted,
 }
 
-/// What was added of a source; less than nothing if a smaller value replaced a larger one.
+/// Entries of a source that are stored alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) codec: CodecId,
+    pub(crate) dictionary: DictionaryId,
+}
+
+impl From<Form> for Group {
+    fn from(form: Form) -> Self {
+        Self { codec: form.codec, dictionary: form.dictionary }
+    }
+}
+
+/// What was added of them; less than nothing if more went.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) entries: i64,
     pub(crate) raw_bytes: i64,
     pub(crate) stored_bytes: i64,
+}
+
+impl Sums {
+    /// An entry's share of them.
+    pub(crate) const fn of_one(raw_bytes: i64, stored_bytes: i64) -> Self {
+        Self { entries: 1, raw_bytes, stored_bytes }
+    }
+
+    pub(crate) const fn negated(self) -> Self {
+        Self {
+            entries: self.entries.saturating_neg(),
+            raw_bytes: self.raw_bytes.saturating_neg(),
+            stored_bytes: self.stored_bytes.saturating_neg(),
+        }
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);
+        self.stored_bytes = self.stored_bytes.saturating_add(other.stored_bytes);
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -86,20 +120,30 @@ impl<'a> Batch<'a> {
         if let Some(until) = &mut self.barriers_until {
             *until = (*until).max(row.4);
         }
+        self.note_change(row)
+    }
+
+    /// Has others know of a change: kind, name, tag, effect and stamp.
+    pub(crate) fn note_change(&mut self, row: (u8, &str, &str, u8, Stamp)) -> rusqlite::Result<()> {
         journal::append(self.connection, self.node, row)
     }
 
-    /// Notes that an entry was stored, or replaced, and what that added.
-    pub(crate) fn note_stored(&mut self, key: &Key, as_of: Stamp, added: Sums) {
-        self.note_stamp(as_of);
-        let source = key.source();
-        let sums = match self.added.get_mut(source) {
-            Some(sums) => sums,
+    /// Adds to the sums of a source's entries of one codec and dictionary.
+    pub(crate) fn add(&mut self, source: &str, group: Group, added: Sums) {
+        let groups = match self.added.get_mut(source) {
+            Some(groups) => groups,
             None => self.added.entry(source.to_owned()).or_default(),
         };
-        sums.entries += added.entries;
-        sums.raw_bytes += added.raw_bytes;
-        sums.stored_bytes += added.stored_bytes;
+        // They are few.
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, sums)) => sums.add(added),
+            None => groups.push((group, added)),
+        }
+    }
+
+    /// Notes that an entry was stored.
+    pub(crate) fn note_stored(&mut self, key: &Key, as_of: Stamp) {
+        self.note_stamp(as_of);
         if !self.stored.is_empty() {
             self.stored.push('\n');
         }
@@ -108,8 +152,10 @@ impl<'a> Batch<'a> {
 
     /// Writes what was noted; the last thing before the commit.
     pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
-        for (source, sums) in self.added.drain() {
-            add(self.connection, &source, sums)?;
+        for (source, groups) in self.added.drain() {
+            groups
+                .into_iter()
+                .try_for_each(|(group, sums)| add(self.connection, &source, group, sums))?;
         }
         if self.latest != Stamp::default() {
             stamps::note(self.connection, self.latest, self.now)?;
@@ -129,16 +175,21 @@ impl<'a> Batch<'a> {
 }
 
 /// Adds to what is known of a source.
-pub(crate) fn add(connection: &Connection, source: &str, sums: Sums) -> rusqlite::Result<()> {
+pub(crate) fn add(
+    connection: &Connection,
+    source: &str,
+    group: Group,
+    sums: Sums,
+) -> rusqlite::Result<()> {
     let Sums { entries, raw_bytes, stored_bytes } = sums;
     connection
         .prepare_cached(
-            "INSERT INTO totals VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (source) DO UPDATE SET
+            "INSERT INTO totals VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)
+             ON CONFLICT (source, codec, dictionary) DO UPDATE SET
                  entries = entries + excluded.entries,
                  raw_bytes = raw_bytes + excluded.raw_bytes,
                  stored_bytes = stored_bytes + excluded.stored_bytes",
         )?
-        .execute((source, entries, raw_bytes, stored_bytes))
+        .execute((source, group.codec.0, group.dictionary.0, entries, raw_bytes, stored_bytes))
         .map(drop)
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc::WeakSender, oneshot};
 use crate::{
     Plan, SqliteOptions, barriers,
     batch::Batch,
-    bound, encode,
+    bound,
     error::Failure,
     marks::{self, Marks},
     open::{PAGE_BYTES, Role},
@@ -228,7 +228,7 @@ impl Importer {
         let Some(pickle) = cache.value(row)? else { return Ok(()) };
         let imported = outline.with_value(pickle, &limits(options));
         let (key, entry) = (outline.key().clone(), imported.entry);
-        let stored = encode(key, entry, options.compressor.as_ref());
+        let stored = Stored::new(key, entry, options.compression.as_deref());
         pass.pending_bytes += stored.entry().value().len();
         pass.pending.push(Pending { key: row.key.clone(), stored, opaque: imported.opaque });
         Ok(())

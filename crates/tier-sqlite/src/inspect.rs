@@ -4,15 +4,44 @@ use std::fs;
 
 use async_trait::async_trait;
 use cache_core::{
-    Filter, Inspect, Key, Op, Result, SourceUsage, Summary, Timestamp, Usage, Validation,
+    CodecId, CodecUsage, CodecUse, DictionaryId, Filter, Inspect, Key, Op, Result, SourceUsage,
+    Summary, Timestamp, Usage, Validation,
 };
+use rusqlite::Connection;
 
 use crate::{
     SqliteTier,
     bound::{self, beside},
+    codec_times,
     error::tier_error,
     rows, validate,
 };
+
+/// What entries of each source, codec and dictionary occupy, and what their compression took.
+fn codecs(connection: &Connection) -> rusqlite::Result<Vec<CodecUsage>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT source, codec, dictionary, entries, raw_bytes, stored_bytes,
+             packed, pack_nanos, kept_raw, failed, unpacked, unpack_nanos
+         FROM totals LEFT JOIN codec_times USING (source, codec, dictionary)
+         WHERE entries > 0 OR packed > 0 OR kept_raw > 0
+         ORDER BY source, codec, dictionary",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let sum = |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.max(0));
+        Ok(CodecUsage {
+            of: CodecUse {
+                source: row.get::<_, String>(0)?.into(),
+                codec: CodecId(row.get(1)?),
+                dictionary: DictionaryId(row.get(2)?),
+            },
+            entries: sum(3)?.cast_unsigned(),
+            raw_bytes: sum(4)?.cast_unsigned(),
+            stored_bytes: sum(5)?.cast_unsigned(),
+            work: codec_times::read(row, 6)?,
+        })
+    })?;
+    rows.collect()
+}
 
 #[async_trait]
 impl Inspect for SqliteTier {
@@ -64,8 +93,8 @@ impl Inspect for SqliteTier {
             usage.capacity_bytes = Some(capacity_bytes);
             usage.evictions = evicted.entries;
             let mut statement = connection.prepare_cached(
-                "SELECT source, entries, raw_bytes, stored_bytes FROM totals
-                 WHERE entries > 0 ORDER BY source",
+                "SELECT source, sum(entries), sum(raw_bytes), sum(stored_bytes) FROM totals
+                 WHERE entries > 0 GROUP BY source ORDER BY source",
             )?;
             let rows = statement.query_map([], |row| {
                 // A damaged sum may be less than nothing.
@@ -78,6 +107,7 @@ impl Inspect for SqliteTier {
                 })
             })?;
             usage.sources = rows.collect::<rusqlite::Result<_>>()?;
+            usage.codecs = codecs(connection)?;
             let page_bytes: u64 =
                 connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
             usage.free_bytes = bound::free_pages(connection)?.saturating_mul(page_bytes);

@@ -1,7 +1,7 @@
 //! The journal: what other processes have changed in the file.
 
 use cache_core::{Barrier, Change, Changes, Key, Stamp};
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use crate::barriers;
 
@@ -9,6 +9,8 @@ use crate::barriers;
 pub(crate) const STORED: u8 = 16;
 /// That of a row for more keys than are named.
 pub(crate) const MANY: u8 = 17;
+/// That of a row which says that dictionaries were stored.
+pub(crate) const DICTIONARIES: u8 = 18;
 /// Most bytes of keys that a transaction names: a follower that reads of more starts anew.
 pub(crate) const NAMES: usize = 32 << 10;
 /// So many rows are kept, at most twice that many: of the last second under constant writes, of the
@@ -39,11 +41,9 @@ pub(crate) fn append(
 
 /// The place of the last row.
 pub(crate) fn end(connection: &Connection) -> rusqlite::Result<i64> {
-    let last = connection
-        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")?
+    connection
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM journal")?
         .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(last.unwrap_or(0))
 }
 
 /// What others than `node` have changed after the row at `after`, and the place of the last row.
@@ -80,6 +80,13 @@ pub(crate) fn since(
     Ok((Changes::Known(changes), end))
 }
 
+/// Whether a row after the one at `after` says that dictionaries were stored.
+pub(crate) fn tells_of_dictionaries(connection: &Connection, after: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM journal WHERE seq > ?1 AND kind = ?2")?
+        .exists((after, DICTIONARIES))
+}
+
 /// Adds what a row says; `None` if that is not to be known.
 fn read(row: &Row<'_>, changes: &mut Vec<Change>) -> rusqlite::Result<Option<()>> {
     let (kind, name, tag) = (row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
@@ -87,6 +94,9 @@ fn read(row: &Row<'_>, changes: &mut Vec<Change>) -> rusqlite::Result<Option<()>
     if kind == STORED {
         let stored = |key| Change::Stored { key: Key::new(key), as_of: stamp };
         changes.extend(name.lines().map(stored));
+        return Ok(Some(()));
+    }
+    if kind == DICTIONARIES {
         return Ok(Some(()));
     }
     let Some(selector) = barriers::selector(kind, name, tag) else { return Ok(None) };

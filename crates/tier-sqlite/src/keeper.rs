@@ -1,5 +1,5 @@
 //! The tier's housekeeping: tells followers what other processes change, notices that the file was
-//! replaced, writes down what was used, and logs what was evicted.
+//! replaced, writes down what was used and what compressing took, and logs what was evicted.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::WeakSender;
 
 use crate::{
     bound::{Evicted, beside},
-    journal,
+    dictionaries, journal,
     open::Role,
     shared::{FileId, Shared, Slot},
     worker::queue,
@@ -139,6 +139,7 @@ impl Keeper {
                 Some((_, seen, _)) if seen == version => None,
                 Some((.., after)) => {
                     let (changes, end) = journal::since(connection, shared.node, after)?;
+                    learn_dictionaries(connection, shared, after)?;
                     Some((changes, (epoch, version, end)))
                 }
                 // Another file already, before the first look.
@@ -172,13 +173,20 @@ impl Keeper {
 
     fn write_uses(&mut self) {
         let (now, uses) = (Instant::now(), &self.shared.uses);
-        if uses.is_empty() || !uses.are_many() && now < self.uses_due {
+        let is_due = now >= self.uses_due;
+        let uses = !uses.is_empty() && (is_due || uses.are_many());
+        let times = is_due && self.shared.codec_times_are_due();
+        if !uses && !times {
             return;
         }
         self.uses_due = now + USES_EVERY;
         let Some(writes) = self.writes.upgrade() else { return };
         // If there is no room, later.
-        queue(&writes, None, |batch| batch.uses.write(batch.connection));
+        let shared = Arc::clone(&self.shared);
+        queue(&writes, None, move |batch| {
+            shared.write_codec_times(batch.connection)?;
+            batch.uses.write(batch.connection)
+        });
     }
 
     fn log_evictions(&mut self) {
@@ -207,6 +215,20 @@ impl Keeper {
         } else {
             tracing::info!(tier = crate::NAME, entries, bytes, reclaimed_bytes, "evicted");
         }
+    }
+}
+
+/// Learns what others have, if that is said after this row of the journal.
+fn learn_dictionaries(
+    connection: &Connection,
+    shared: &Shared,
+    after: i64,
+) -> rusqlite::Result<()> {
+    match &shared.options.compression {
+        Some(compression) if journal::tells_of_dictionaries(connection, after)? => {
+            dictionaries::learn_last(connection, &**compression)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -21,8 +21,11 @@ mod barriers;
 mod batch;
 mod bound;
 mod checkpoint;
+mod codec_times;
 mod committer;
+mod dictionaries;
 mod error;
+mod found;
 mod heal;
 mod here;
 mod importer;
@@ -54,19 +57,14 @@ use std::{
 
 use async_trait::async_trait;
 use cache_core::{
-    Barrier, Capability, CodecId, Entry, Error, ErrorKind, Follower, Inspect, Journal, Key, Lease,
-    Op, PutOutcome, Result, Selector, Stamp, Stamped, Tier, Verdict,
+    Barrier, Capability, Compression, Dictionaries, DictionaryId, Entry, Error, ErrorKind,
+    Follower, Inspect, Journal, Key, Lease, Op, PutOutcome, Result, Selector, Stamp, Stamped, Tier,
+    Verdict,
 };
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::{
-    batch::Batch,
-    error::tier_error,
-    options::Compressor,
-    rows::{Found, Stored},
-    worker::Workers,
-};
+use crate::{batch::Batch, error::tier_error, found::Found, rows::Stored, worker::Workers};
 
 pub use crate::{
     options::SqliteOptions,
@@ -119,6 +117,21 @@ impl SqliteTier {
         self.corrupt.load(Ordering::Relaxed)
     }
 
+    /// Writes down what is noted in memory only. It is worth no error.
+    async fn note_down(&self) {
+        let Ok(workers) = self.workers(Op::Put) else { return };
+        let shared = Arc::clone(workers.shared());
+        if shared.is_opened() && (!shared.uses.is_empty() || shared.codec_times_are_due()) {
+            let noted = workers.write(move |batch| {
+                shared.write_codec_times(batch.connection)?;
+                batch.uses.write(batch.connection)
+            });
+            if let Err(failure) = noted.await {
+                tracing::debug!(tier = NAME, %failure, "what was used last is not written down");
+            }
+        }
+    }
+
     fn workers(&self, op: Op) -> Result<Arc<Workers>> {
         let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
         workers.as_ref().map(Arc::clone).ok_or_else(|| Error::new(ErrorKind::Closed, op, NAME))
@@ -150,15 +163,15 @@ impl SqliteTier {
 
     /// What is to be done with an entry; large values are compressed off the async workers.
     async fn plan(&self, workers: &Workers, key: &Key, entry: &Entry) -> Result<Plan> {
-        if entry.value().len() <= COMPRESSED_HERE {
+        if entry.value().len() <= COMPRESSED_HERE || entry.is_packed_for_all() {
             return Ok(self.plan_here(workers, key, entry));
         }
         if let Some(plan) = self.plan_unstored(key, entry) {
             return Ok(plan);
         }
         let (key, entry) = (key.clone(), entry.clone());
-        let compressor = self.options.compressor.clone();
-        let stored = workers.compute(move || encode(key, entry, compressor.as_ref())).await;
+        let compression = self.options.compression.clone();
+        let stored = workers.compute(move || Stored::new(key, entry, compression.as_deref())).await;
         let max_bytes = workers.shared().bound.max_bytes();
         stored
             .map(|stored| Plan::of(stored, max_bytes))
@@ -168,7 +181,8 @@ impl SqliteTier {
     /// The same of an entry that is small enough to be compressed on this thread.
     fn plan_here(&self, workers: &Workers, key: &Key, entry: &Entry) -> Plan {
         self.plan_unstored(key, entry).unwrap_or_else(|| {
-            let stored = encode(key.clone(), entry.clone(), self.options.compressor.as_ref());
+            let compression = self.options.compression.as_deref();
+            let stored = Stored::new(key.clone(), entry.clone(), compression);
             Plan::of(stored, workers.shared().bound.max_bytes())
         })
     }
@@ -184,21 +198,6 @@ impl SqliteTier {
             return Some(Plan::Refuse { key: key.clone(), as_of: entry.as_of(), reason });
         }
         None
-    }
-}
-
-/// An entry with its value compressed, if that makes it smaller.
-fn encode(key: Key, entry: Entry, compressor: Option<&Compressor>) -> Stored {
-    let Some(compress) = compressor.filter(|c| entry.value().len() >= c.threshold) else {
-        return Stored::new(key, entry, CodecId::RAW, None);
-    };
-    match compress.codec.encode(entry.value()) {
-        Ok(Some(encoded)) => Stored::new(key, entry, compress.codec.id(), Some(encoded)),
-        Ok(None) => Stored::new(key, entry, CodecId::RAW, None),
-        Err(error) => {
-            tracing::warn!(tier = NAME, %key, %error, "stored uncompressed");
-            Stored::new(key, entry, CodecId::RAW, None)
-        }
     }
 }
 
@@ -233,6 +232,11 @@ impl Plan {
                     Verdict::Expired => stored.expire(),
                     Verdict::Passes => {}
                 }
+                let dictionary = stored.dictionary();
+                if dictionary != DictionaryId::NONE && !dictionaries::ensure(batch, dictionary)? {
+                    let reason = format!("its dictionary {dictionary} is not known any more");
+                    return Ok(PutOutcome::Refused { reason });
+                }
                 if stored.put(batch)? { PutOutcome::Stored } else { PutOutcome::Superseded }
             }
             Self::Refuse { key, as_of, reason } => {
@@ -265,7 +269,7 @@ impl Tier for SqliteTier {
         let workers = self.workers(Op::Get)?;
         let now = self.options.clock.now();
         let quick =
-            |connection: &Connection| rows::find_quickly(connection, &self.options, key, now);
+            |connection: &Connection| found::find_quickly(connection, &self.options, key, now);
         if let Some(found) = workers.read_here(quick) {
             workers.shared().uses.note(found.row().into_iter(), now);
             let entry = self.accept(&workers, key, found);
@@ -326,7 +330,7 @@ impl Tier for SqliteTier {
             // One snapshot, and one taking of the read lock, for all.
             let snapshot = (asked.len() > 1).then(|| connection.unchecked_transaction());
             let snapshot = snapshot.transpose()?;
-            let found = rows::find_many(connection, options, &asked, now);
+            let found = found::find_many(connection, options, &asked, now);
             drop(snapshot);
             Ok(found?)
         });
@@ -375,6 +379,7 @@ impl Tier for SqliteTier {
     }
 
     async fn close(&self) -> Result<()> {
+        self.note_down().await;
         // Operations under way hold the threads; the last of them lets these end.
         drop(self.workers.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut ended = self.ended.lock().await;
@@ -395,6 +400,14 @@ impl Tier for SqliteTier {
     }
 
     fn as_lease(&self) -> Option<&dyn Lease> {
+        Some(self)
+    }
+
+    fn compression(&self) -> Option<&Arc<dyn Compression>> {
+        self.options.compression.as_ref()
+    }
+
+    fn as_dictionaries(&self) -> Option<&dyn Dictionaries> {
         Some(self)
     }
 

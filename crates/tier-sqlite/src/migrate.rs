@@ -9,10 +9,10 @@ use rusqlite::{Connection, TransactionBehavior, backup::Backup};
 use crate::{SqliteOptions, bound::beside, error::Failure, shared};
 
 /// Format this code writes; `PRAGMA user_version` of the file.
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
 
 /// The step from each format to the next, from 1 on.
-const STEPS: [&str; 1] = [include_str!("migrate/2.sql")];
+const STEPS: [&str; 2] = [include_str!("migrate/2.sql"), include_str!("migrate/3.sql")];
 /// Pages that are copied at a time.
 const COPY: i32 = 1_024;
 

@@ -20,8 +20,9 @@ use crate::{
     SqliteOptions,
     bound::beside,
     error::Failure,
+    found,
     migrate::{self, FORMAT},
-    rows, schema,
+    schema,
 };
 
 /// "LRDR": marks the file as ours.
@@ -115,7 +116,7 @@ fn open_to_read(options: &SqliteOptions, why: &Failure) -> Result<Option<Connect
         let application: i64 =
             connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         // All that is read must be there, whatever its format.
-        Ok(application == APPLICATION_ID && rows::can_be_read(connection))
+        Ok(application == APPLICATION_ID && found::can_be_read(connection))
     };
     let connection = Connection::open_with_flags(&absolute, flags)?;
     match is_readable(&connection) {
@@ -222,6 +223,10 @@ fn look(transaction: &Transaction<'_>, path: &Path) -> Result<Found, Failure> {
                 return Err(Failure::Damaged { path: path.to_owned(), why });
             }
             return Ok(Found::Known);
+        }
+        1..FORMAT if schema::damaged_part(transaction)?.is_none() => {
+            let why = format!("its header says format {format}, and it is not of that");
+            return Err(Failure::Damaged { path: path.to_owned(), why });
         }
         1..FORMAT => return Ok(Found::Older(format)),
         _ if format > FORMAT => {

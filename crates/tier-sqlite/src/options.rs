@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use cache_core::{Clock, Codec, CodecId, SystemClock};
+use cache_core::{Clock, Compression, SystemClock};
 
 use crate::place::Place;
 
@@ -14,18 +14,11 @@ pub struct SqliteOptions {
     pub(crate) busy_timeout: Duration,
     pub(crate) readers: usize,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) compressor: Option<Compressor>,
-    pub(crate) decoders: Vec<Arc<dyn Codec>>,
+    pub(crate) compression: Option<Arc<dyn Compression>>,
     pub(crate) max_value_bytes: u64,
     pub(crate) max_bytes: u64,
     pub(crate) poll_interval: Duration,
     pub(crate) refuse_newer: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Compressor {
-    pub(crate) codec: Arc<dyn Codec>,
-    pub(crate) threshold: usize,
 }
 
 impl SqliteOptions {
@@ -37,8 +30,7 @@ impl SqliteOptions {
             busy_timeout: Duration::from_secs(5),
             readers: 2,
             clock: Arc::new(SystemClock::new()),
-            compressor: None,
-            decoders: Vec::new(),
+            compression: None,
             max_value_bytes: 64 << 20,
             max_bytes: 1 << 30,
             poll_interval: Duration::from_millis(200),
@@ -64,15 +56,10 @@ impl SqliteOptions {
         self
     }
 
-    /// Compresses values of at least `threshold` bytes. Default: none are compressed.
-    pub fn compress(mut self, codec: Arc<dyn Codec>, threshold: usize) -> Self {
-        self.compressor = Some(Compressor { codec, threshold });
-        self
-    }
-
-    /// Also reads values that this codec compressed. Default: the codec that compresses, if any.
-    pub fn decoder(mut self, codec: Arc<dyn Codec>) -> Self {
-        self.decoders.push(codec);
+    /// How values are compressed, and read that were. Default: they are stored as they are, and one
+    /// that was compressed is not found.
+    pub fn compression(mut self, compression: Arc<dyn Compression>) -> Self {
+        self.compression = Some(compression);
         self
     }
 
@@ -99,10 +86,5 @@ impl SqliteOptions {
     pub fn refuse_newer(mut self, refuse: bool) -> Self {
         self.refuse_newer = refuse;
         self
-    }
-
-    pub(crate) fn decoder_of(&self, id: CodecId) -> Option<&dyn Codec> {
-        let all = self.compressor.iter().map(|compressor| &compressor.codec).chain(&self.decoders);
-        all.map(|codec| &**codec).find(|codec| codec.id() == id)
     }
 }

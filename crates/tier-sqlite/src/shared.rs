@@ -18,6 +18,8 @@ use crate::{
     SqliteOptions,
     bound::Bound,
     checkpoint::Progress,
+    codec_times::CodecTimes,
+    dictionaries,
     error::Failure,
     heal, journal,
     open::{self, Role},
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     /// Tells its changes from others'.
     pub(crate) node: i64,
     pub(crate) uses: Uses,
+    pub(crate) codec_times: CodecTimes,
     pub(crate) bound: Bound,
     /// Connections of an earlier generation are on a file that is no longer the tier's.
     generation: AtomicU64,
@@ -85,6 +88,7 @@ impl Shared {
         Self {
             node: random(),
             uses: Uses::default(),
+            codec_times: CodecTimes::default(),
             bound: Bound::new(options.max_bytes),
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -175,6 +179,11 @@ impl Shared {
             // A file of another format may have none.
             let end = journal::end(&connection).unwrap_or_default();
             self.journal_start.store(end, Ordering::Relaxed);
+            if let Some(compression) = &self.options.compression
+                && let Err(error) = dictionaries::learn_last(&connection, &**compression)
+            {
+                tracing::debug!(%error, "no dictionaries can be read");
+            }
         }
         self.options.path.settle();
         if *file != now && self.options.path.legacy().is_some() {
@@ -268,6 +277,17 @@ impl Shared {
             if let Ok(mut open) = place.try_lock() {
                 open.take_if(|(opened, _)| *opened != generation);
             }
+        }
+    }
+
+    pub(crate) fn codec_times_are_due(&self) -> bool {
+        self.options.compression.as_ref().is_some_and(|by| self.codec_times.is_due(&**by))
+    }
+
+    pub(crate) fn write_codec_times(&self, connection: &Connection) -> rusqlite::Result<()> {
+        match &self.options.compression {
+            Some(compression) => self.codec_times.write(connection, &**compression),
+            None => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The latest stamp in the file.
 
 use cache_core::{Stamp, Timestamp};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 /// Notes that this stamp is in the file; part of the transaction that puts it there.
 pub(crate) fn note(connection: &Connection, stamp: Stamp, now: Timestamp) -> rusqlite::Result<()> {
@@ -12,7 +12,11 @@ pub(crate) fn note(connection: &Connection, stamp: Stamp, now: Timestamp) -> rus
         return Ok(());
     }
     connection
-        .prepare_cached("UPDATE latest_stamp SET stamp = ?1")?
+        .prepare_cached(
+            "INSERT INTO totals VALUES ('', 0, 0, 0, 0, 0, ?1)
+             ON CONFLICT (source, codec, dictionary)
+             DO UPDATE SET latest_stamp = excluded.latest_stamp",
+        )?
         .execute([stamp.packed().cast_signed()])
         .map(drop)
 }
@@ -32,10 +36,13 @@ pub(crate) fn noted_if_sound(
 }
 
 fn noted(connection: &Connection) -> rusqlite::Result<Stamp> {
-    let stamp: i64 = connection
-        .prepare_cached("SELECT stamp FROM latest_stamp")?
-        .query_row([], |row| row.get(0))?;
-    Ok(Stamp::from_packed(stamp.max(0).cast_unsigned()))
+    let stamp: Option<i64> = connection
+        .prepare_cached(
+            "SELECT latest_stamp FROM totals WHERE source = '' AND codec = 0 AND dictionary = 0",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(Stamp::from_packed(stamp.unwrap_or(0).max(0).cast_unsigned()))
 }
 
 /// What is to be noted after a clock that was set wrong was here. A scan, but the next write of a

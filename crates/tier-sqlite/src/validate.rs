@@ -1,15 +1,16 @@
 //! Checking a file, and mending it.
 
 mod coordination;
+mod dictionaries;
 
-use cache_core::{Op, ProblemKind, Result, Timestamp, Validation};
+use cache_core::{CodecId, DictionaryId, Op, ProblemKind, Result, Timestamp, Validation};
 use rusqlite::{Connection, Row};
 
 use crate::{
     SqliteOptions, SqliteTier,
-    batch::{self, Batch, Sums},
+    batch::{self, Batch, Group, Sums},
     error::tier_error,
-    rows, stamps,
+    found, rows, stamps,
     worker::Workers,
 };
 
@@ -62,6 +63,16 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
         found.note_repaired(ProblemKind::File, unsound);
     }
     let now = tier.options.clock.now();
+    // Before the entries that need them.
+    let told = if repair {
+        workers.write(dictionaries::mend).await
+    } else {
+        workers.read(|connection, options| Ok(dictionaries::look(connection, options)?)).await
+    };
+    for (kind, complaint) in told.map_err(failed)? {
+        found.add(kind, complaint);
+        found.note_repaired(kind, u64::from(repair));
+    }
     let mut after = i64::MIN;
     loop {
         let batch =
@@ -129,7 +140,7 @@ async fn check(tier: &SqliteTier, workers: &Workers, repair: bool) -> Result<Val
 /// Whether SQLite complains of a value that its column may not have, in a table whose rows are looked
 /// at one by one.
 fn is_of_a_row(complaint: &str) -> bool {
-    let tables = ["entries", "barriers", "journal", "leases"];
+    let tables = ["entries", "barriers", "journal", "leases", "dictionaries"];
     complaint.split_once(" value in ").is_some_and(|(_, place)| {
         place.split_once('.').is_some_and(|(table, _)| tables.contains(&table))
     })
@@ -161,7 +172,7 @@ fn look(
 ) -> rusqlite::Result<Looked> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {}, key_hash, source FROM entries WHERE id > ?1 ORDER BY id LIMIT ?2",
-        rows::COLUMNS
+        found::COLUMNS
     ))?;
     let mut rows = statement.query((after, BATCH))?;
     let mut looked = Looked::default();
@@ -169,7 +180,7 @@ fn look(
         let id = row.get(0)?;
         looked.entries += 1;
         looked.last = Some(id);
-        let problem = match rows::check(row, options, now) {
+        let problem = match found::check(connection, row, options, now) {
             Err(reason) => Some((ProblemKind::Entry, reason)),
             Ok(()) if !is_in_place(row) => {
                 Some((ProblemKind::Entry, "it is not where its key is looked for".to_owned()))
@@ -214,13 +225,13 @@ fn senseless(row: &Row<'_>, now: Timestamp) -> Option<String> {
 fn remove(batch: &mut Batch<'_>, ids: &[i64], now: Timestamp) -> rusqlite::Result<()> {
     let mut still = batch.connection.prepare_cached(&format!(
         "SELECT {}, key_hash, source FROM entries WHERE id = ?1",
-        rows::COLUMNS
+        found::COLUMNS
     ))?;
     let mut delete = batch.connection.prepare_cached("DELETE FROM entries WHERE id = ?1")?;
     for id in ids {
         let mut rows = still.query([id])?;
         let Some(row) = rows.next()? else { continue };
-        let sound = rows::check(row, batch.options, now).is_ok()
+        let sound = found::check(batch.connection, row, batch.options, now).is_ok()
             && is_in_place(row)
             && senseless(row, now).is_none();
         drop(rows);
@@ -311,11 +322,11 @@ fn uses(connection: &Connection, repair: bool) -> rusqlite::Result<Option<String
 }
 
 fn totals(connection: &Connection, repair: bool) -> rusqlite::Result<Option<String>> {
-    let real = "SELECT source, count(*) AS entries, sum(raw_len) AS raw_bytes,
+    let real = "SELECT source, codec, dictionary, count(*) AS entries, sum(raw_len) AS raw_bytes,
                     sum(length(value)) AS stored_bytes
-                FROM entries GROUP BY source";
+                FROM entries GROUP BY source, codec, dictionary";
     // Of a source without entries nothing, or zeros, may be noted.
-    let noted = "SELECT source, entries, raw_bytes, stored_bytes FROM totals
+    let noted = "SELECT source, codec, dictionary, entries, raw_bytes, stored_bytes FROM totals
                  WHERE entries <> 0 OR raw_bytes <> 0 OR stored_bytes <> 0";
     let wrong = count(
         connection,
@@ -327,14 +338,17 @@ fn totals(connection: &Connection, repair: bool) -> rusqlite::Result<Option<Stri
     if repair && wrong > 0 {
         let mut statement = connection.prepare(real)?;
         let sums = statement.query_map([], |row| {
+            let group =
+                Group { codec: CodecId(row.get(1)?), dictionary: DictionaryId(row.get(2)?) };
             let sums =
-                Sums { entries: row.get(1)?, raw_bytes: row.get(2)?, stored_bytes: row.get(3)? };
-            Ok((row.get::<_, String>(0)?, sums))
+                Sums { entries: row.get(3)?, raw_bytes: row.get(4)?, stored_bytes: row.get(5)? };
+            Ok((row.get::<_, String>(0)?, group, sums))
         })?;
-        let sums: Vec<(String, Sums)> = sums.collect::<rusqlite::Result<_>>()?;
-        connection.execute("DELETE FROM totals", [])?;
-        for (source, sums) in sums {
-            batch::add(connection, &source, sums)?;
+        let sums: Vec<_> = sums.collect::<rusqlite::Result<_>>()?;
+        connection.execute("DELETE FROM totals WHERE latest_stamp = 0", [])?;
+        connection.execute("UPDATE totals SET entries = 0, raw_bytes = 0, stored_bytes = 0", [])?;
+        for (source, group, sums) in sums {
+            batch::add(connection, &source, group, sums)?;
         }
     }
     Ok((wrong > 0).then(|| "the sums of sources are not those of their entries".to_owned()))

@@ -263,7 +263,7 @@ async fn a_file_of_a_newer_format_is_read_and_never_written() {
     assert_eq!(tier.get(&missing).await.unwrap(), None);
     let error = tier.put(&missing, &entry(&stamps, "w")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "reads go on");
-    let expected = "written by a newer Larder (format 999, this one knows 2)";
+    let expected = "written by a newer Larder (format 999, this one knows 3)";
     assert!(cause(&error).contains(expected), "{}", cause(&error));
     tier.close().await.unwrap();
 

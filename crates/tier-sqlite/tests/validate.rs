@@ -97,7 +97,7 @@ async fn each_problem_is_found_then_mended_and_not_found_again() {
         ("DELETE FROM totals WHERE source = 's1'", ProblemKind::Counters, 1, 0),
         ("DELETE FROM uses WHERE entry = 6", ProblemKind::Counters, 1, 0),
         ("INSERT INTO uses VALUES (99999, 1)", ProblemKind::Counters, 1, 0),
-        ("UPDATE latest_stamp SET stamp = 1", ProblemKind::Counters, 1, 0),
+        ("UPDATE totals SET latest_stamp = 1", ProblemKind::Counters, 1, 0),
     ];
     for (sql, kind, count, lost) in cases {
         let (_dir, path) = filled().await;
@@ -237,9 +237,9 @@ async fn malformed_rows_of_the_journal_and_of_leases_are_removed() {
         ),
         (format!("{journal} (1, 'x', 'a', '', 0, 1)"), ProblemKind::Journal, 1),
         (format!("{journal} ('me', 1, 'a', '', 0, 1)"), ProblemKind::Journal, 1),
-        ("UPDATE sqlite_sequence SET seq = 0".to_owned(), ProblemKind::Journal, 1),
         (
-            "UPDATE sqlite_sequence SET seq = 9223372036854775807".to_owned(),
+            "UPDATE journal SET seq = 9223372036854775807 WHERE seq = (SELECT max(seq) FROM journal)"
+                .to_owned(),
             ProblemKind::Journal,
             1,
         ),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use codec_compress::Zstd;
+use codec_compress::{Compressor, Zstd};
 use larder::{
     Cache, Codec,
     tiers::{SqliteOptions, SqliteTier},
@@ -25,7 +25,8 @@ pub(crate) fn run(effort: &Effort, report: &mut Report, directory: &Path) -> Res
         let document = |n| data::table(kb * 1_000, n as u64);
         let codec = std::sync::Arc::new(Zstd::new(1)?);
         let options = SqliteOptions::new(directory.join(format!("{name}.db")));
-        let tier = SqliteTier::new(options.compress(std::sync::Arc::<Zstd>::clone(&codec), 1_024))?;
+        let compressor = Compressor::new().codec(std::sync::Arc::<Zstd>::clone(&codec), 1_024);
+        let tier = SqliteTier::new(options.compression(std::sync::Arc::new(compressor)))?;
         let cache = Cache::builder().tier(tier).build()?;
         store(&here, &cache, &keys, document)?;
         let bare = Bare::open(&directory.join(format!("{name}-bare.db")))?;

@@ -7,13 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{Policy, TierOptions};
 
 use super::{
+    compression::CompressionConfig,
     error::ConfigError,
     loader::Loader,
     policies::{DefaultsConfig, SourceConfig},
     text,
     tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},
     validate,
-    values::{Algorithm, PolicyTtl, TierKind, Ttl},
+    values::{PolicyTtl, TierKind, Ttl},
 };
 
 /// Everything below `cache:`.
@@ -109,6 +110,14 @@ impl CacheConfig {
         own.or_else(|| self.ttl_policies.get(source).copied()).unwrap_or(self.defaults.ttl)
     }
 
+    /// How the values of a source are compressed: as all are, changed where the source says so.
+    pub fn compression_for(&self, source: &str) -> CompressionConfig {
+        match self.sources.get(source) {
+            Some(own) => self.compression.changed(&own.compression),
+            None => self.compression.clone(),
+        }
+    }
+
     /// The policy of a source: the defaults, changed where the source says so.
     pub fn policy_for(&self, source: &str) -> Policy {
         let own = self.sources.get(source);
@@ -146,38 +155,6 @@ impl Default for CacheConfig {
             offline: false,
             sources: BTreeMap::new(),
         }
-    }
-}
-
-/// `cache.compression`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct CompressionConfig {
-    /// Default: true.
-    #[serde(deserialize_with = "text::text")]
-    pub enable: bool,
-    /// `None`: the build's best.
-    #[serde(deserialize_with = "text::text")]
-    pub algorithm: Option<Algorithm>,
-    /// Smaller values, in KiB, stay as they are. Default: 10.
-    #[serde(deserialize_with = "text::text")]
-    pub threshold_kb: u64,
-    /// Of the algorithm: zstd 1 to 19, else 0 to 9, zlib's scale. Default: the algorithm's own.
-    #[serde(deserialize_with = "text::text")]
-    pub level: Option<u8>,
-}
-
-impl CompressionConfig {
-    /// The threshold in bytes.
-    pub const fn threshold_bytes(&self) -> u64 {
-        self.threshold_kb.saturating_mul(1024)
-    }
-}
-
-impl Default for CompressionConfig {
-    fn default() -> Self {
-        Self { enable: true, algorithm: None, threshold_kb: 10, level: None }
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Failures, Policy, PolicyPatch};
 
 use super::{
+    compression::SourceCompressionConfig,
     forms,
     redact::{self, Params, redact_url},
     text,
@@ -147,13 +148,26 @@ policies! {
         /// Version of the source's data: values with another one are stale. Default: any will do.
         #[serde(deserialize_with = "text::text")]
         version: Option<String> = None,
+        /// What is different from `cache.compression` for its values.
+        compression: SourceCompressionConfig = SourceCompressionConfig::default(),
     }
 }
 
 impl fmt::Debug for SourceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The rest is the policy, which has no secrets.
-        let Self { url, params, query, headers, timeout, max_body, rate_limit, version, .. } = self;
+        let Self {
+            url,
+            params,
+            query,
+            headers,
+            timeout,
+            max_body,
+            rate_limit,
+            version,
+            compression,
+            ..
+        } = self;
         let mut shown = f.debug_struct("SourceConfig");
         shown
             .field("url", &url.as_deref().map(redact_url))
@@ -163,7 +177,8 @@ impl fmt::Debug for SourceConfig {
             .field("timeout", timeout)
             .field("max_body", max_body)
             .field("rate_limit", rate_limit)
-            .field("version", version);
+            .field("version", version)
+            .field("compression", compression);
         self.debug_policy(&mut shown);
         shown.finish()
     }

@@ -85,15 +85,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
             leaf("max_cooldown"),
         ]),
     ),
-    field(
-        "compression",
-        Kind::Section(&[
-            leaf("enable"),
-            leaf("algorithm"),
-            number("threshold_kb", 0.0, MAX_MIB),
-            number("level", 0.0, 19.0),
-        ]),
-    ),
+    field("compression", Kind::Section(&COMPRESSION)),
     field(
         "prefetch",
         Kind::Section(&[
@@ -118,8 +110,18 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     field("sources", Kind::Map(&SOURCE)),
 ]);
 
-const MEMORY: [Field; 6] =
-    joined([leaf("enable"), number("size_mb", 1.0, MAX_MIB), leaf("policy")], TIER);
+const COMPRESSION: [Field; 5] = [
+    leaf("enable"),
+    leaf("algorithm"),
+    number("threshold_kb", 0.0, MAX_MIB),
+    number("level", 0.0, 19.0),
+    leaf("dictionaries"),
+];
+
+const MEMORY: [Field; 7] = joined(
+    [leaf("enable"), number("size_mb", 1.0, MAX_MIB), leaf("policy"), leaf("compress")],
+    TIER,
+);
 
 const SQLITE: [Field; 9] = joined(
     [
@@ -150,7 +152,7 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 20] = joined(
+const SOURCE_FIELDS: [Field; 21] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
@@ -160,6 +162,7 @@ const SOURCE_FIELDS: [Field; 20] = joined(
         leaf("max_body"),
         leaf("rate_limit"),
         leaf("version"),
+        field("compression", Kind::Section(&COMPRESSION)),
     ],
     POLICY,
 );

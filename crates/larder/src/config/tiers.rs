@@ -17,6 +17,7 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct MemoryConfig {
     /// Default: true.
     #[serde(deserialize_with = "text::text")]
@@ -26,6 +27,10 @@ pub struct MemoryConfig {
     pub size_mb: u64,
     /// What is given up when it is full. Default: `clock_pro`.
     pub policy: Eviction,
+    /// Whether values are held in their compressed form: more of them fit, and each hit decompresses
+    /// its value. Default: false.
+    #[serde(deserialize_with = "text::text")]
+    pub compress: bool,
     /// Whether a `set` fails when this tier did not take the value. Default: false.
     #[serde(deserialize_with = "text::text")]
     pub required: bool,
@@ -50,6 +55,7 @@ impl Default for MemoryConfig {
             enable: true,
             size_mb: 256,
             policy: Eviction::ClockPro,
+            compress: false,
             required: false,
             read_only: false,
             max_ttl: None,

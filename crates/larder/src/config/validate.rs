@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde_json::Value;
 
 use super::{
+    compression::CompressionConfig,
     error::{ConfigError, name_value},
     layer::Layers,
     model::CacheConfig,
@@ -58,7 +59,7 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
     tiers(config)?;
     time_limits(config)?;
     breaker(&config.breaker)?;
-    level(config)?;
+    level(&["cache", "compression", "level"], &config.compression)?;
     host(&config.redis.host)?;
     if config.sqlite.path.as_os_str().is_empty() {
         return Err(Problem::new(
@@ -74,6 +75,7 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
     }
     for (name, one) in &config.sources {
         source_name(&["cache", "sources", name], name)?;
+        level(&["cache", "sources", name, "compression", "level"], &config.compression_for(name))?;
         source(name, one)?;
     }
     Ok(())
@@ -231,9 +233,9 @@ fn breaker(breaker: &BreakerConfig) -> Checked {
     Ok(())
 }
 
-fn level(config: &CacheConfig) -> Checked {
-    let Some(level) = config.compression.level else { return Ok(()) };
-    let (algorithm, range) = match config.compression.algorithm {
+fn level(path: &[&str], compression: &CompressionConfig) -> Checked {
+    let Some(level) = compression.level else { return Ok(()) };
+    let (algorithm, range) = match compression.algorithm {
         Some(Algorithm::Zstd) => ("zstd", 1..=19),
         Some(Algorithm::Zlib) => ("zlib", 0..=9),
         // It has no effect, so any algorithm's level may stay while compression is off.
@@ -245,7 +247,7 @@ fn level(config: &CacheConfig) -> Checked {
     }
     let (min, max) = (range.start(), range.end());
     Err(Problem::new(
-        &["cache", "compression", "level"],
+        path,
         format!("the value is no level of {algorithm}; write a number from {min} to {max}"),
     ))
 }

@@ -254,6 +254,46 @@ impl FromText for Algorithm {
     }
 }
 
+/// Whether dictionaries are trained and used for a source's small values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DictionaryUse {
+    /// One is trained once a source has 500 small values.
+    #[default]
+    Auto,
+    /// Those that `larder dictionary train` has made are used.
+    Manual,
+    /// New values use none.
+    Off,
+}
+
+impl DictionaryUse {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Manual => "manual",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for DictionaryUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromText for DictionaryUse {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        let all = [Self::Auto, Self::Manual, Self::Off];
+        let found = all.into_iter().find(|one| one.name().eq_ignore_ascii_case(text.trim()));
+        found.ok_or_else(|| {
+            ValueError::new(text, "the value is no use of dictionaries; write auto, manual or off")
+        })
+    }
+}
+
 /// What memory gives up when it is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -316,7 +356,7 @@ macro_rules! textual {
     )*};
 }
 
-textual!(Ttl, RateLimit, TierKind, Algorithm, Eviction);
+textual!(Ttl, RateLimit, TierKind, Algorithm, DictionaryUse, Eviction);
 
 impl<'de> Deserialize<'de> for PolicyTtl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,12 +7,12 @@ fn unknown_settings_name_the_nearest() {
     bad(
         "cache:\n\n  memory:\n\n    # why\n    max_szie: 1\n",
         "larder.yaml:6:5: unknown setting `cache.memory.max_szie`; did you mean `size_mb`? \
-         (valid: enable, size_mb, policy, required, read_only, max_ttl)",
+         (valid: enable, size_mb, policy, compress, required, read_only, max_ttl)",
     );
     bad(
         "cache:\n  memory:\n    size_bm: 1\n",
         "larder.yaml:3:5: unknown setting `cache.memory.size_bm`; did you mean `size_mb`? \
-         (valid: enable, size_mb, policy, required, read_only, max_ttl)",
+         (valid: enable, size_mb, policy, compress, required, read_only, max_ttl)",
     );
     bad(
         "cach:\n  memory: {}\n",
@@ -85,6 +85,16 @@ fn numbers_out_of_range_name_the_range() {
         ("compression: {level: 10}", "compression.level", "0 to 9"),
         ("compression: {algorithm: zlib, level: 10}", "compression.level", "0 to 9"),
         ("compression: {algorithm: zstd, level: 0}", "compression.level", "1 to 19"),
+        (
+            "sources: {a: {compression: {algorithm: zlib, level: 10}}}",
+            "sources.a.compression.level",
+            "0 to 9",
+        ),
+        (
+            "sources: {a: {compression: {threshold_kb: -1}}}",
+            "sources.a.compression.threshold_kb",
+            "0 to 1048576",
+        ),
     ] {
         let error = load(&cache(&[line])).expect_err(line);
         assert_eq!(error.setting(), Some(format!("cache.{setting}").as_str()), "{line}");

@@ -9,11 +9,11 @@ fn every_setting_has_its_effect() {
             r#"
 cache:
   chain: [redis, memory]
-  memory: {enable: true, size_mb: 64}
+  memory: {enable: true, size_mb: 64, compress: true}
   sqlite: {enable: false, path: /tmp/x.db, busy_timeout: 250ms, readers: 4,
     max_size: 20MiB, poll_interval: 1s}
   redis: {enable: true, host: "::1", port: 6380, db: 3, password: 12345, ttl_default: never}
-  compression: {enable: false, algorithm: zstd, threshold_kb: 0, level: 19}
+  compression: {enable: false, algorithm: zstd, threshold_kb: 0, level: 19, dictionaries: manual}
   prefetch: {enabled: false, nearby_radius_miles: 12.5, max_parallel_requests: 9}
   monitoring: {log_cache_hits: true, alert_on_low_hit_rate: 0.25, alert_on_high_latency_ms: 1.5}
   defaults: {ttl: 1h30m}
@@ -30,6 +30,7 @@ cache:
       max_body: 1GiB
       rate_limit: 500/m
       ttl: 365d
+      compression: {enable: true, algorithm: zlib, threshold_kb: 4, level: 9, dictionaries: off}
 "#,
             "larder.yaml",
         )
@@ -38,6 +39,7 @@ cache:
     let mut expected = CacheConfig::default();
     expected.chain = Some(vec![TierKind::Redis, TierKind::Memory]);
     expected.memory.size_mb = 64;
+    expected.memory.compress = true;
     expected.sqlite.enable = false;
     expected.sqlite.path = "/tmp/x.db".into();
     expected.sqlite.busy_timeout = Duration::from_millis(250);
@@ -54,6 +56,7 @@ cache:
     expected.compression.algorithm = Some(Algorithm::Zstd);
     expected.compression.threshold_kb = 0;
     expected.compression.level = Some(19);
+    expected.compression.dictionaries = DictionaryUse::Manual;
     expected.prefetch.enabled = false;
     expected.prefetch.nearby_radius_miles = 12.5;
     expected.prefetch.max_parallel_requests = 9;
@@ -79,6 +82,11 @@ cache:
     census.max_body = 1 << 30;
     census.rate_limit = Some(RateLimit::new(500, Duration::from_mins(1)));
     census.ttl = Some(Ttl::days(365));
+    census.compression.enable = Some(true);
+    census.compression.algorithm = Some(Algorithm::Zlib);
+    census.compression.threshold_kb = Some(4);
+    census.compression.level = Some(9);
+    census.compression.dictionaries = Some(DictionaryUse::Off);
     expected.sources = [("census".into(), census)].into();
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.config.tiers(), [TierKind::Redis, TierKind::Memory]);
@@ -155,6 +163,29 @@ fn a_switch_has_two_names_in_every_section_and_layer() {
         .env([("LARDER_CACHE__MEMORY__ENABLE", "true")])
         .load();
     assert!(config.expect("one name in each layer").config.memory.enable);
+}
+
+#[test]
+fn a_source_changes_what_it_says_of_compression() {
+    let config = good(&[
+        "compression: {algorithm: zstd, level: 19, threshold_kb: 1}",
+        "sources: {other: {compression: {algorithm: zlib}}, same: {compression: {threshold_kb: 2}}, \
+         off: {compression: {enable: false}}, silent: {}}",
+    ]);
+    let other = config.compression_for("other");
+    assert_eq!(
+        (other.algorithm, other.level),
+        (Some(Algorithm::Zlib), None),
+        "zstd's level is not"
+    );
+    assert_eq!(other.threshold_kb, 1);
+    let same = config.compression_for("same");
+    assert_eq!((same.algorithm, same.level), (Some(Algorithm::Zstd), Some(19)));
+    assert_eq!(same.threshold_kb, 2);
+    assert!(!config.compression_for("off").enable);
+    for name in ["silent", "unknown"] {
+        assert_eq!(config.compression_for(name), config.compression);
+    }
 }
 
 #[test]

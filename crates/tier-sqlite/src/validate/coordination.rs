@@ -4,7 +4,7 @@
 //! replaced by what covers at least as much.
 
 use cache_core::{Barrier, Effect, ProblemKind, Selector, Stamp, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 
 use crate::{barriers, batch::Batch, journal, lease, marks, stamps};
 
@@ -159,15 +159,7 @@ struct Journal {
 
 impl Journal {
     fn read(connection: &Connection, now: Timestamp) -> rusqlite::Result<Self> {
-        let counted: Option<Option<i64>> = connection
-            .prepare("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")?
-            .query_row([], |row| Ok(row.get(0).ok()))
-            .optional()?;
-        let last: i64 = connection
-            .prepare("SELECT coalesce(max(seq), 0) FROM journal")?
-            .query_row([], |row| row.get(0))?;
-        let end = counted.unwrap_or(Some(0));
-        let end_is_sound = end.is_some_and(|end| (last..=FARTHEST).contains(&end));
+        let end = journal::end(connection)?;
         let mut statement =
             connection.prepare("SELECT kind, name, tag, effect, stamp, seq, node FROM journal")?;
         let mut rows = statement.query([])?;
@@ -186,7 +178,7 @@ impl Journal {
                 malformed.push((seq, "its place"));
             }
         }
-        Ok(Self { malformed, end: (!end_is_sound).then_some(end.unwrap_or_default()) })
+        Ok(Self { malformed, end: (end > FARTHEST).then_some(end) })
     }
 
     fn complaints(&self) -> Wrong {
@@ -204,13 +196,14 @@ impl Journal {
         if self.end.is_some() {
             // Counted from the start again, which is told from rows that are missing.
             connection.execute("DELETE FROM journal", [])?;
-            connection.execute("DELETE FROM sqlite_sequence WHERE name = 'journal'", [])?;
         }
+        // First: the number of the last row must not be given once more.
+        start_anew(connection)?;
         let mut delete = connection.prepare("DELETE FROM journal WHERE seq = ?1")?;
         for (seq, _) in &self.malformed {
             delete.execute([seq])?;
         }
-        start_anew(connection)
+        Ok(())
     }
 }
 
@@ -224,6 +217,7 @@ fn journal_selects(row: &Row<'_>) -> bool {
     match row.get::<_, u8>(0) {
         Ok(journal::STORED) => keys.is_some_and(|keys| !keys.is_empty()),
         Ok(journal::MANY) => keys == Some(""),
+        Ok(journal::DICTIONARIES) => keys.is_some(),
         Ok(_) => selector(row).is_some(),
         Err(_) => false,
     }

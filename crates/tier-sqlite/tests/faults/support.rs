@@ -10,7 +10,7 @@ use std::{
 };
 
 use cache_core::{Entry, Error, ErrorKind, Key, Op, Stamp, Tag, Tier, Timestamp};
-use codec_compress::Zlib;
+use codec_compress::{Compressor, Zlib};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tier_sqlite::{SqliteOptions, SqliteTier};
@@ -39,7 +39,7 @@ pub(crate) fn options(path: &Path) -> SqliteOptions {
     watch();
     SqliteOptions::new(path)
         .clock(Arc::new(ManualClock::at(NOW)))
-        .compress(Arc::new(Zlib::new(1).unwrap()), 1_000)
+        .compression(Arc::new(Compressor::new().codec(Arc::new(Zlib::new(1).unwrap()), 1_000)))
         .poll_interval(Duration::from_millis(20))
 }
 
