@@ -4,4 +4,5 @@
 
 mod compressor;
 mod documents;
+mod round_trip;
 mod training;
