@@ -137,9 +137,16 @@ fn edit_header(frame: &mut Frame, dice: &mut Dice) {
     let zlib = frame.form.codec == CodecId::ZLIB;
     let (from, to) = if zlib { (0, 2) } else { (4, 14) };
     let at = (from + dice.below(to - from)).min(frame.stored.len() - 1);
-    match dice.below(3) {
+    match dice.below(4) {
         0 => frame.stored[at] = dice.next() as u8,
-        1 => {
+        1 if !zlib => {
+            // Without its checksum nothing would tell that it is damaged.
+            frame.stored[4] &= !4;
+            frame.stored.truncate(frame.stored.len() - 4);
+            let at = dice.below(frame.stored.len());
+            frame.stored[at] ^= 1 << dice.below(8);
+        }
+        2 => {
             // The content size is one to eight bytes.
             let len = 1 << dice.below(4);
             let end = (at + len).min(frame.stored.len());

@@ -180,7 +180,9 @@ fn hostile_frames() {
     std::thread::scope(|scope| {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().for_each(|worker| tally.add(&worker.join().unwrap()));
+        for worker in workers {
+            tally.add(&worker.join().unwrap());
+        }
     });
     println!("{tally}");
     assert_eq!(tally.frames, frames);

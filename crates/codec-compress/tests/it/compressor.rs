@@ -85,7 +85,7 @@ fn small_values_are_compressed_with_the_sources_dictionary() {
     assert_eq!(used(&compressor, "old", &raw), Some(DictionaryId::NONE), "zlib has none");
     let large = table(40_000, 1);
     assert_eq!(used(&compressor, "census", &large[..16 << 10]), Some(dictionary.id));
-    assert_eq!(used(&compressor, "census", &large[..(16 << 10) + 1]), Some(DictionaryId::NONE));
+    assert_eq!(used(&compressor, "census", &large[..=16 << 10]), Some(DictionaryId::NONE));
     let none_larger = Compressor::new().codec(zstd(1), 30_000);
     none_larger.learn(&dictionary).unwrap();
     assert_eq!(used(&none_larger, "census", &large[..29_999]), Some(dictionary.id));
