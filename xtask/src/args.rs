@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use crate::{Result, bench::Bench, ci::Step, crash::Crash, model::Model};
+use crate::{Result, bench::Bench, ci::Step, crash::Crash, fuzz::Fuzz, model::Model};
 
 pub(crate) const HELP: &str = "\
 Larder's chores.
@@ -18,6 +18,11 @@ cargo xtask model              10,000 random histories of a chain against a simp
     --sequences N              so many
     --seed S                   from this seed on, instead of one of the moment
     --release                  optimised
+cargo xtask fuzz               1,000,000 frames, damaged, made up or declared wrongly, of every codec
+                               (`test` reads 20,000); says the seed of one that gives wrong bytes or
+                               takes more memory than it may.
+    --frames N                 so many
+    --seed S, --release        as above
 cargo xtask crash              kills processes that write to the SQLite tier at random instants, and at
                                every single write and sync, which needs strace; what they had said to
                                be stored or purged must be so
@@ -49,6 +54,7 @@ pub(crate) enum Task {
     Test(Vec<String>),
     Ci(Vec<Step>),
     Model(Model),
+    Fuzz(Fuzz),
     Crash(Crash),
     Bench(Bench),
 }
@@ -63,7 +69,15 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Task> {
             Ok(Task::Test(args.collect()))
         }
         Some("ci") => steps(args).map(Task::Ci),
-        Some("model") => model(args).map(Task::Model),
+        Some("model") => {
+            let (sequences, seed, release) =
+                seeded(args, "model", "--sequences", Model::default().sequences)?;
+            Ok(Task::Model(Model { sequences, seed, release }))
+        }
+        Some("fuzz") => {
+            let (frames, seed, release) = seeded(args, "fuzz", "--frames", Fuzz::default().frames)?;
+            Ok(Task::Fuzz(Fuzz { frames, seed, release }))
+        }
         Some(task @ ("crash" | "soak")) => {
             let (release, options): (Vec<_>, Vec<_>) = args.partition(|arg| arg == "--release");
             let task = if task == "crash" { "crash" } else { "soak" };
@@ -92,8 +106,14 @@ fn steps(mut args: impl Iterator<Item = String>) -> Result<Vec<Step>> {
     if steps.is_empty() { Err("no step is left to run".into()) } else { Ok(steps) }
 }
 
-fn model(mut args: impl Iterator<Item = String>) -> Result<Model> {
-    let mut model = Model::default();
+/// How many, from which seed on, and whether optimised.
+fn seeded(
+    mut args: impl Iterator<Item = String>,
+    chore: &str,
+    many: &str,
+    default: u64,
+) -> Result<(u64, Option<u64>, bool)> {
+    let (mut count, mut seed, mut release) = (default, None, false);
     while let Some(option) = args.next() {
         let mut number = || -> Result<u64> {
             let number = args.next().ok_or_else(|| format!("{option} needs a number"))?;
@@ -101,16 +121,19 @@ fn model(mut args: impl Iterator<Item = String>) -> Result<Model> {
             Ok(number.parse().map_err(|error: std::num::ParseIntError| wrong(error))?)
         };
         match option.as_str() {
-            "--sequences" => model.sequences = number()?,
-            "--seed" => model.seed = Some(number()?),
-            "--release" => model.release = true,
+            "--seed" => seed = Some(number()?),
+            "--release" => release = true,
+            option if option == many => count = number()?,
             _ => {
-                let all = "--sequences, --seed and --release";
-                return Err(format!("`model` takes {all}, not `{option}`").into());
+                let all = format!("{many}, --seed and --release");
+                return Err(format!("`{chore}` takes {all}, not `{option}`").into());
             }
         }
     }
-    if model.sequences == 0 { Err("no sequence is left to play".into()) } else { Ok(model) }
+    if count == 0 {
+        return Err(format!("{many} 0 leaves nothing to do").into());
+    }
+    Ok((count, seed, release))
 }
 
 #[cfg(test)]
@@ -153,8 +176,17 @@ mod tests {
         assert_eq!(parsed(line).unwrap(), Task::Model(told));
         assert!(refused("model --seed").contains("--seed needs"));
         assert!(refused("model --seed x").contains("`x`"));
-        assert!(refused("model --sequences 0").contains("no sequence"));
+        assert!(refused("model --sequences 0").contains("nothing to do"));
         assert!(refused("model --sequence 5").contains("`--sequence`"));
+    }
+
+    #[test]
+    fn fuzz_reads_a_million_unless_told_otherwise() {
+        let long = Fuzz { frames: 1_000_000, seed: None, release: false };
+        assert_eq!(parsed("fuzz").unwrap(), Task::Fuzz(long));
+        let told = Fuzz { frames: 5, seed: Some(9), release: true };
+        assert_eq!(parsed("fuzz --release --frames 5 --seed 9").unwrap(), Task::Fuzz(told));
+        assert!(refused("fuzz --sequences 5").contains("takes --frames"));
     }
 
     #[test]

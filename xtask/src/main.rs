@@ -10,6 +10,7 @@ mod ci;
 mod crash;
 mod deps;
 mod features;
+mod fuzz;
 mod model;
 mod run_tests;
 mod tidy;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Task::Test(args) => run_tests::run(&args),
         Task::Ci(steps) => ci::run(&steps),
         Task::Model(model) => model::run(&model),
+        Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Crash(crash) => crash::run(&crash),
         Task::Bench(bench) => bench::run(&bench),
     });

@@ -15,17 +15,19 @@ pub const DICTIONARY_THRESHOLD: usize = 256;
 
 /// Largest value that is compressed with a dictionary although it is large enough for its source's
 /// codec alone, in bytes.
-const DICTIONARY_MAX: usize = 64 << 10;
+///
+/// At the default level a dictionary saves 12 to 16 % at 12 KB and 8 to 15 % at 16 KB, for up to half
+/// as much time again; at 24 KB and above it saves as little as 4 %.
+const DICTIONARY_MAX: usize = 16 << 10;
 
 /// A codec, and the length from which on values are compressed.
 type Choice = (Arc<dyn Codec>, usize);
 
 /// Codecs, which source uses which, dictionaries, statistics.
 ///
-/// A value of at least [`DICTIONARY_THRESHOLD`] bytes is compressed with its source's dictionary, if
-/// there is one and the source's codec is Zstandard; above 64 KiB only what the codec alone makes of
-/// it counts, since a dictionary gains next to nothing there. Without a dictionary, values from the
-/// threshold on are compressed. What would not shrink by 5 % is kept as it is.
+/// A value from [`DICTIONARY_THRESHOLD`] to 16 KiB, or up to its source's threshold if that is higher,
+/// is compressed with the source's dictionary, if there is one and the source's codec is Zstandard.
+/// Else it is compressed from the threshold on. What would not shrink by 5 % is kept as it is.
 #[derive(Debug)]
 pub struct Compressor {
     default: Option<Choice>,

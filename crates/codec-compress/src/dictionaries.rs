@@ -91,10 +91,10 @@ impl Encoder {
 
     /// As [`Codec::encode`].
     pub(crate) fn encode(&self, raw: &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
-        let digested = self.last.encoder.get_or_init(|| {
-            let content = &self.last.known.dictionary.content;
-            EncoderDictionary::try_copy(content, self.codec.level()).ok()
-        });
+        let digested = self
+            .last
+            .encoder
+            .get_or_init(|| self.codec.digest(&self.last.known.dictionary.content).ok());
         match digested {
             Some(dictionary) => self.codec.encode_with(raw, dictionary.as_cdict()),
             None => Err(CodecError::Encode {

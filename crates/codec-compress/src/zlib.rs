@@ -37,7 +37,7 @@ impl Zlib {
     /// This thread's context at this level, or a new one.
     ///
     /// It is taken out while in use and put back by the caller, so that nothing can find it
-    /// borrowed, and one that failed is not used again.
+    /// borrowed, and one that failed or did not come to its end is not used again.
     fn context(self) -> Compress {
         match COMPRESS.try_with(Cell::take).ok().flatten() {
             Some((level, mut context)) if level == self.level => {
@@ -68,10 +68,15 @@ impl Codec for Zlib {
         let status = context
             .compress_vec(raw, &mut stored, FlushCompress::Finish)
             .map_err(|err| CodecError::Encode { codec: NAME, reason: err.to_string() })?;
+        // One that was stopped is not used again: resetting it leaves its block open at level 1
+        // (zlib-rs 0.6.8), and what it compressed next could not be read.
+        if status != Status::StreamEnd {
+            return Ok(None);
+        }
         // While a thread ends there is nowhere to put it, and no need.
         COMPRESS.try_with(|kept| kept.set(Some((self.level, context)))).ok();
         // The allocator may have given more room than was asked for.
-        if status != Status::StreamEnd || stored.len() > worthwhile(raw.len()) {
+        if stored.len() > worthwhile(raw.len()) {
             return Ok(None);
         }
         stored.shrink_to_fit();
@@ -91,11 +96,11 @@ impl Codec for Zlib {
         let status = context
             .decompress_vec(stored, &mut raw, FlushDecompress::Finish)
             .map_err(|err| corrupt(NAME, err.to_string()))?;
-        let consumed = context.total_in();
-        DECOMPRESS.try_with(|kept| kept.set(Some(context))).ok();
         if status != Status::StreamEnd {
             return Err(corrupt(NAME, "it does not end within the declared length"));
         }
+        let consumed = context.total_in();
+        DECOMPRESS.try_with(|kept| kept.set(Some(context))).ok();
         if consumed != stored.len() as u64 {
             return Err(corrupt(NAME, "something follows it"));
         }
@@ -149,6 +154,19 @@ mod tests {
         assert_eq!(sizes[0], sizes[2]);
         assert_eq!(sizes[1], sizes[3]);
         assert!(sizes[0] < sizes[1]);
+    }
+
+    #[test]
+    fn what_did_not_shrink_leaves_no_trace_in_what_follows() {
+        for level in 1..=9 {
+            let codec = Zlib::new(level).expect("a level");
+            for len in [1_000, 131_073, 300_000] {
+                assert_eq!(codec.encode(&testing::noise(len)).unwrap(), None);
+                testing::check_round_trip(&codec, &vec![0; len]);
+                assert_eq!(codec.encode(&testing::noise(len)).unwrap(), None);
+                testing::check_round_trip(&codec, &document(len));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use cache_core::{Codec, CodecError, CodecId, DictionaryId};
 use xxhash_rust::xxh64::xxh64;
 use zstd::{
     bulk::Compressor,
+    dict::EncoderDictionary,
     zstd_safe::{
         CDict, DCtx, DDict, DParameter, ErrorCode, compress_bound, find_frame_compressed_size,
         get_dict_id_from_frame, get_error_name, get_frame_content_size,
@@ -19,6 +20,9 @@ const NAME: &str = "zstd";
 /// Base-2 logarithm of the largest window a frame may ask for. Decoding in one pass writes straight
 /// into the answer and needs none; this holds should it ever fall back to streaming.
 const WINDOW_LOG_MAX: u32 = 27;
+
+/// With a dictionary, level 2 takes as long as level 1 and stores 4 to 7 % less.
+const LOWEST_WITH_DICTIONARY: i32 = 2;
 
 /// Where a frame's header says that a checksum follows the content (RFC 8878, 3.1.1.1.1).
 const DESCRIPTOR: usize = 4;
@@ -69,8 +73,9 @@ impl Zstd {
         }
     }
 
-    pub(crate) fn level(self) -> i32 {
-        self.level
+    /// Makes a dictionary ready for [`Zstd::encode_with`].
+    pub(crate) fn digest(self, content: &[u8]) -> io::Result<EncoderDictionary<'static>> {
+        EncoderDictionary::try_copy(content, self.level.max(LOWEST_WITH_DICTIONARY))
     }
 
     fn compress(self, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<()> {
@@ -104,7 +109,7 @@ impl Zstd {
         Ok(())
     }
 
-    /// As [`Codec::encode`], with a dictionary that was digested for this level.
+    /// As [`Codec::encode`], with a dictionary that this codec digested.
     pub(crate) fn encode_with(
         self,
         raw: &[u8],

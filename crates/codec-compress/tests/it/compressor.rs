@@ -83,7 +83,13 @@ fn small_values_are_compressed_with_the_sources_dictionary() {
     assert_eq!(used(&compressor, "census", &raw[..DICTIONARY_THRESHOLD - 1]), None);
     assert_eq!(used(&compressor, "labor", &raw), None, "it is another source's");
     assert_eq!(used(&compressor, "old", &raw), Some(DictionaryId::NONE), "zlib has none");
-    assert_eq!(used(&compressor, "census", &table(1 << 20, 1)), Some(DictionaryId::NONE));
+    let large = table(40_000, 1);
+    assert_eq!(used(&compressor, "census", &large[..16 << 10]), Some(dictionary.id));
+    assert_eq!(used(&compressor, "census", &large[..=16 << 10]), Some(DictionaryId::NONE));
+    let none_larger = Compressor::new().codec(zstd(1), 30_000);
+    none_larger.learn(&dictionary).unwrap();
+    assert_eq!(used(&none_larger, "census", &large[..29_999]), Some(dictionary.id));
+    assert_eq!(used(&none_larger, "census", &large[..30_000]), Some(DictionaryId::NONE));
     assert_eq!(compressor.dictionary(dictionary.id), Some(dictionary));
 }
 

@@ -4,4 +4,6 @@
 
 mod compressor;
 mod documents;
+mod fixtures;
+mod round_trip;
 mod training;
