@@ -180,7 +180,7 @@ fn shapes_are_checked() {
         (
             "cache: {memory: true}",
             "this is a section; write its settings below it (valid: enable, size_mb, policy, \
-             required, read_only, max_ttl)",
+             compress, required, read_only, max_ttl)",
         ),
         ("cache: {memory: {size_mb: [1]}}", "one value is expected"),
         ("cache: {memory: {size_mb: {a: 1}}}", "one value is expected"),
