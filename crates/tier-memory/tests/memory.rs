@@ -5,6 +5,7 @@ use std::{sync::Arc, thread, time::Duration};
 use cache_core::{
     Barrier, Clock, Entry, Inspect, Key, PutOutcome, Selector, Stamp, StampClock, SyncTier, Tier,
 };
+use codec_compress::{Compressor, Zstd};
 use tier_memory::{MemoryPolicy, MemoryTier};
 use tier_testkit::{ManualClock, conformance};
 
@@ -23,6 +24,15 @@ fn tier(capacity: u64) -> (MemoryTier, StampClock, Arc<ManualClock>) {
 #[tokio::test]
 async fn keeps_every_promise_of_a_tier() {
     conformance(async |clock| MemoryTier::with_clock(16 * MIB, clock)).await;
+}
+
+#[tokio::test]
+async fn keeps_every_promise_of_a_tier_with_values_compressed() {
+    let compressor = || Compressor::new().codec(Arc::new(Zstd::new(1).unwrap()), 0);
+    conformance(async |clock| {
+        MemoryTier::with_clock(16 * MIB, clock).compressing(Arc::new(compressor()))
+    })
+    .await;
 }
 
 #[tokio::test]

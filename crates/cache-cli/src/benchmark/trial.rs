@@ -14,8 +14,10 @@ use larder::{
 
 /// What is tried: each at levels from its fastest on.
 const LEVELS: [(&str, &[u32]); 2] = [("zlib", &[1, 6, 9]), ("zstd", &[1, 3, 6, 9, 15, 19])];
-/// A slower setting is worth recommending if it stores at least so much less than a faster one.
-const WORTH: f64 = 0.95;
+/// Compressing at all is worth it if it leaves at most so much, and a slower setting if it leaves at most
+/// so much of what a faster one does.
+const SHRINKS: f64 = 0.95;
+const WORTH: f64 = 0.9;
 /// A setting that compresses fewer bytes a second is not recommended: an answer of 100 KB, which took
 /// its API a second, would take more than 5 ms on top.
 const SLOWEST: f64 = 20e6;
@@ -77,10 +79,9 @@ impl Trial {
 
     /// What to write into the configuration for it.
     pub(super) fn settings(&self) -> String {
-        let dictionaries = if self.dictionaries { "auto" } else { "off" };
+        let dictionaries = if self.dictionaries { "      dictionaries: auto\n" } else { "" };
         format!(
-            "  cache:\n    compression:\n      algorithm: {}\n      level: {}\n      dictionaries: \
-             {dictionaries}\n",
+            "  cache:\n    compression:\n      algorithm: {}\n      level: {}\n{dictionaries}",
             self.algorithm, self.level
         )
     }
@@ -171,7 +172,7 @@ fn run(
 /// not too slow; `None` if none makes values 5 % smaller.
 pub(super) fn best(trials: &[Trial]) -> Option<&Trial> {
     let shrinks = |trial: &&Trial| {
-        trial.stored_bytes as f64 <= trial.raw_bytes as f64 * WORTH && trial.speed() >= SLOWEST
+        trial.stored_bytes as f64 <= trial.raw_bytes as f64 * SHRINKS && trial.speed() >= SLOWEST
     };
     let mut sorted: Vec<&Trial> = trials.iter().filter(shrinks).collect();
     sorted.sort_by_key(|trial| trial.compress);
