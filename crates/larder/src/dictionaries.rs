@@ -172,6 +172,7 @@ pub(crate) struct Training {
 struct Progress {
     stored: u64,
     look_at: u64,
+    is_training: bool,
 }
 
 /// The tiers that keep dictionaries.
@@ -204,7 +205,10 @@ impl Training {
             let source = key.source();
             if self.is_due(source, entry.value().len()) {
                 let (training, source) = (Arc::clone(self), source.to_owned());
-                self.tasks.spawn(async move { training.train_if_enough(&source).await });
+                self.tasks.spawn(async move {
+                    training.train_if_enough(&source).await;
+                    training.progress(&source, |progress| progress.is_training = false);
+                });
             }
         }
     }
@@ -218,17 +222,23 @@ impl Training {
         {
             return false;
         }
+        self.progress(source, |progress| {
+            progress.stored += 1;
+            let due = progress.stored > progress.look_at && !progress.is_training;
+            if due {
+                progress.look_at = progress.stored + LOOK_EVERY;
+                progress.is_training = true;
+            }
+            due
+        })
+    }
+
+    fn progress<T>(&self, source: &str, change: impl FnOnce(&mut Progress) -> T) -> T {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let progress = match sources.get_mut(source) {
-            Some(progress) => progress,
-            None => sources.entry(source.into()).or_default(),
-        };
-        progress.stored += 1;
-        let due = progress.stored > progress.look_at;
-        if due {
-            progress.look_at = progress.stored + LOOK_EVERY;
+        match sources.get_mut(source) {
+            Some(progress) => change(progress),
+            None => change(sources.entry(source.into()).or_default()),
         }
-        due
     }
 
     /// Longest value that is compressed with a dictionary only.
@@ -246,8 +256,8 @@ impl Training {
             // Another process trains one, and this one will be told.
             return;
         }
-        match self.train(source, ENOUGH).await {
-            Ok(trained) => tracing::info!(
+        match self.learn_or_train(source).await {
+            Ok(Some(trained)) => tracing::info!(
                 source,
                 dictionary = %trained.dictionary.id,
                 samples = trained.dictionary.samples,
@@ -257,13 +267,12 @@ impl Training {
             ),
             Err(DictionaryError::NoGain { .. }) => {
                 // Not again until there is twice as much to learn from.
-                let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(progress) = sources.get_mut(source) {
+                self.progress(source, |progress| {
                     progress.look_at = progress.stored.saturating_mul(2).max(ENOUGH as u64 * 2);
-                }
+                });
                 tracing::debug!(source, "a dictionary would not make values smaller");
             }
-            Err(DictionaryError::TooFew { .. }) => {}
+            Ok(None) | Err(DictionaryError::TooFew { .. }) => {}
             Err(error) => {
                 let error = cache_core::Chained(&error).to_string();
                 tracing::warn!(source, error, "no dictionary was trained");
@@ -272,6 +281,31 @@ impl Training {
         if let Some(tier) = leasing {
             tier.release(&key, owner).await;
         }
+    }
+
+    /// Trains one if there is none yet, and there are enough values for one.
+    async fn learn_or_train(
+        &self,
+        source: &str,
+    ) -> Result<Option<TrainedDictionary>, DictionaryError> {
+        // Another process may have trained one since, or an earlier run.
+        if let Some(last) = self.kept(source).await?.last() {
+            let learnt = self.compressor.learn(&last.dictionary);
+            return learnt.map(|()| None).map_err(|error| DictionaryError::Train {
+                source_name: source.to_owned(),
+                source: TrainError::Failed(error.to_string()),
+            });
+        }
+        self.train(source, ENOUGH).await.map(Some)
+    }
+
+    /// What the first tier with dictionaries has of a source, by version.
+    async fn kept(&self, source: &str) -> Result<Vec<KeptDictionary>, DictionaryError> {
+        let (tier, side) = keepers(&self.chain).next().ok_or(DictionaryError::NoTier)?;
+        let kept = tier.inspected(Op::Inspect, side.dictionaries()).await;
+        let mut kept = kept.map_err(DictionaryError::Tier)?;
+        kept.retain(|kept| &*kept.dictionary.source == source);
+        Ok(kept)
     }
 
     /// Trains one on at least so many values, stores it, and has it used.
@@ -298,10 +332,8 @@ impl Training {
         if samples.len() < least.max(1) {
             return Err(too_few(samples.len()));
         }
-        let kept = tier.inspected(Op::Inspect, side.dictionaries()).await;
-        let kept = kept.map_err(DictionaryError::Tier)?;
-        let of_source = kept.iter().filter(|kept| &*kept.dictionary.source == source);
-        let version = of_source.map(|kept| kept.dictionary.version).max().unwrap_or(0) + 1;
+        let kept = self.kept(source).await?;
+        let version = kept.iter().map(|kept| kept.dictionary.version).max().unwrap_or(0) + 1;
         let (own_source, created_at) = (source_name(), self.clock.now());
         let (samples, trained) = tokio::task::spawn_blocking(move || {
             let trained = train(&own_source, &samples, version, created_at);
