@@ -65,6 +65,32 @@ pub(crate) fn table(size: usize, seed: u64) -> Bytes {
     Bytes::from(text.into_bytes())
 }
 
+/// Markets as a gazetteer names them: a number, and a title in quotes.
+const MARKETS: &str = include_str!("../../crates/cache-warmer/data/us_markets.csv");
+
+/// An answer of the Census API about some of the markets there are, of about `size` bytes.
+pub(crate) fn markets(size: usize, seed: u64) -> Bytes {
+    let markets: Vec<(&str, &str)> = MARKETS
+        .lines()
+        .filter_map(|line| line.split_once(",\""))
+        .filter_map(|(cbsa, rest)| Some((cbsa, rest.split_once('"')?.0)))
+        .collect();
+    let mut dice = Dice::new(seed);
+    let mut text = String::from(
+        r#"[["NAME","B01001_001E","B19013_001E","B25077_001E","metropolitan statistical area/micropolitan statistical area"]"#,
+    );
+    while text.len() < size {
+        let (cbsa, title) = markets[dice.below(markets.len())];
+        let mut amount =
+            |from: f64, to: f64| (from * (to / from).powf(dice.share())).round() as u64;
+        let (people, income, price) = (amount(2e3, 2e7), amount(2e4, 2e5), amount(5e4, 2e6));
+        let _infallible =
+            write!(text, r#",["{title} Metro Area","{people}","{income}","{price}","{cbsa}"]"#);
+    }
+    text.push(']');
+    Bytes::from(text.into_bytes())
+}
+
 /// Bytes that cannot be compressed.
 pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     let mut dice = Dice::new(seed);

@@ -33,7 +33,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ),
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
-    ("larder-bench", &["codec-compress", "larder"]),
+    ("larder-bench", &["cache-core", "codec-compress", "larder"]),
     ("larder-crash", &["larder"]),
     ("larder-tests", &[]),
     ("xtask", &[]),
