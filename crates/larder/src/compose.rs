@@ -112,6 +112,7 @@ fn sqlite(
         .busy_timeout(section.busy_timeout)
         .readers(section.readers as usize)
         .max_bytes(section.max_size)
+        .max_value_bytes(config.max_value_size)
         .poll_interval(section.poll_interval)
         .refuse_newer(!config.graceful_mode)
         .compression(Arc::<Compressor>::clone(compressor));

@@ -150,13 +150,19 @@ impl<'a> Batch<'a> {
         self.stored.push_str(key.as_str());
     }
 
-    /// Writes what was noted; the last thing before the commit.
-    pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
+    /// Adds what was noted to the sums.
+    pub(crate) fn write_sums(&mut self) -> rusqlite::Result<()> {
         for (source, groups) in self.added.drain() {
             groups
                 .into_iter()
                 .try_for_each(|(group, sums)| add(self.connection, &source, group, sums))?;
         }
+        Ok(())
+    }
+
+    /// Writes what was noted; the last thing before the commit.
+    pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
+        self.write_sums()?;
         if self.latest != Stamp::default() {
             stamps::note(self.connection, self.latest, self.now)?;
         }

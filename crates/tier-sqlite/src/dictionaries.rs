@@ -188,6 +188,8 @@ impl Dictionaries for SqliteTier {
         let dictionary = dictionary.clone();
         let kept = workers.write(move |batch| {
             keep(batch, &dictionary)?;
+            // What was put in the same transaction may need one.
+            batch.write_sums()?;
             remove_unused(batch.connection).map(drop)
         });
         kept.await.map_err(|failure| tier_error(Op::Put, failure))

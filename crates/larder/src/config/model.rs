@@ -41,6 +41,9 @@ pub struct CacheConfig {
     /// loading the same; zero: processes do not wait for each other. Default: 5 s.
     #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
     pub lease: Duration,
+    /// Largest value that is stored in a persistent tier, or read from one, in bytes. Default: 64 MiB.
+    #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
+    pub max_value_size: u64,
     /// When a failing tier is skipped.
     pub breaker: BreakerConfig,
     /// Compression in the persistent tiers.
@@ -145,6 +148,7 @@ impl Default for CacheConfig {
             read_timeout,
             write_timeout,
             lease: Duration::from_secs(5),
+            max_value_size: 64 << 20,
             breaker: BreakerConfig::default(),
             compression: CompressionConfig::default(),
             prefetch: PrefetchConfig::default(),

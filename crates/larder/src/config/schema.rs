@@ -75,6 +75,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     leaf("read_timeout"),
     leaf("write_timeout"),
     leaf("lease"),
+    leaf("max_value_size"),
     field(
         "breaker",
         Kind::Section(&[

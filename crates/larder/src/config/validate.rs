@@ -58,6 +58,12 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
     chain(config)?;
     tiers(config)?;
     time_limits(config)?;
+    if config.max_value_size < LEAST_VALUE {
+        return Err(Problem::new(
+            &["cache", "max_value_size"],
+            "nothing would be stored under the value; write at least 1KiB",
+        ));
+    }
     breaker(&config.breaker)?;
     level(&["cache", "compression", "level"], &config.compression)?;
     host(&config.redis.host)?;
@@ -83,6 +89,9 @@ pub(super) fn check(config: &CacheConfig) -> Checked {
 
 /// Smallest file that the SQLite tier may be bound to.
 const LEAST_FILE: u64 = 1 << 20;
+
+/// Least size of a value that may not be stored any more.
+const LEAST_VALUE: u64 = 1 << 10;
 
 /// Refuses numbers outside the bounds in the table.
 fn ranges(kind: Kind, value: &Value, path: &mut Vec<String>) -> Checked {

@@ -153,6 +153,7 @@ fn settings_are_every_leaf_in_order() {
         "cache.read_timeout",
         "cache.write_timeout",
         "cache.lease",
+        "cache.max_value_size",
         "cache.breaker.failures",
         "cache.breaker.error_share",
         "cache.breaker.window",

@@ -20,6 +20,7 @@ cache:
   ttl_policies: {a: 30, b: 0.5, c: never, d: 2h}
   graceful_mode: false
   offline: true
+  max_value_size: 1MiB
   sources:
     census:
       url: https://api.census.gov/data/{year}?for={cbsa}
@@ -73,6 +74,7 @@ cache:
     .into();
     expected.graceful_mode = false;
     expected.offline = true;
+    expected.max_value_size = 1 << 20;
     let mut census = SourceConfig::default();
     census.url = Some("https://api.census.gov/data/{year}?for={cbsa}".into());
     census.params = [("get", "NAME"), ("year", "2022")].map(|(k, v)| (k.into(), v.into())).into();
