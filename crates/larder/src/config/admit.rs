@@ -293,7 +293,7 @@ fn names_a_section(path: &[String], place: &Place) -> ConfigError {
 
 fn unknown(parts: &[&str], place: &Place) -> ConfigError {
     let setting = schema::dotted(parts);
-    let advice = match corrected(parts).or_else(|| most_alike(parts)) {
+    let advice = match respaced(parts).or_else(|| corrected(parts)).or_else(|| most_alike(parts)) {
         Some(parts) => {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             format!("did you mean `{}`?", spell(&parts, place))
@@ -325,7 +325,20 @@ fn corrected(parts: &[&str]) -> Option<Vec<String>> {
     matches!(kind, Kind::Leaf(_) | Kind::Number(..) | Kind::List(_)).then_some(path)
 }
 
-/// The leaf whose whole name is most like the given one, for a separator that went wrong.
+/// The leaf that is named by the same letters, if only separators went wrong.
+fn respaced(parts: &[&str]) -> Option<Vec<String>> {
+    let letters = |parts: &[&str]| parts.concat().replace('_', "");
+    let given = letters(parts);
+    let mut found = None;
+    schema::leaves(schema::ROOT, &mut Vec::new(), &mut |path| {
+        if letters(path) == given {
+            found = Some(path.iter().map(|&part| part.to_owned()).collect());
+        }
+    });
+    found
+}
+
+/// The leaf whose whole name is most like the given one.
 fn most_alike(parts: &[&str]) -> Option<Vec<String>> {
     let given = parts.join("__");
     let mut best = (0.7, None);
