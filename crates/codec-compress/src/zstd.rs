@@ -30,6 +30,10 @@ const HAS_CHECKSUM: u8 = 1 << 2;
 /// Length of the checksum, in bytes.
 const CHECKSUM: usize = 4;
 
+/// Contexts grow with level and value, to some 80 MB at level 19. Those that are larger than this, in
+/// bytes, are not kept: a new one costs little beside what they are used for.
+const MAX_KEPT: usize = 8 << 20;
+
 thread_local! {
     static COMPRESSOR: Cell<Option<(i32, Compressor<'static>)>> = const { Cell::new(None) };
     static DECOMPRESSOR: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
@@ -73,6 +77,14 @@ impl Zstd {
         }
     }
 
+    /// Keeps this thread's compressor for the next value.
+    fn keep(self, mut compressor: Compressor<'static>) {
+        if compressor.context_mut().sizeof() <= MAX_KEPT {
+            // While a thread ends there is nowhere to put it, and no need.
+            COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
+        }
+    }
+
     /// Makes a dictionary ready for [`Zstd::encode_with`].
     pub(crate) fn digest(self, content: &[u8]) -> io::Result<EncoderDictionary<'static>> {
         EncoderDictionary::try_copy(content, self.level.max(LOWEST_WITH_DICTIONARY))
@@ -81,8 +93,7 @@ impl Zstd {
     fn compress(self, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<()> {
         let mut compressor = self.compressor()?;
         compressor.compress_to_buffer(raw, stored)?;
-        // While a thread ends there is nowhere to put it, and no need.
-        COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
+        self.keep(compressor);
         Ok(())
     }
 
@@ -100,7 +111,7 @@ impl Zstd {
             .context_mut()
             .compress_using_cdict(stored, raw, dictionary)
             .map_err(|code| io::Error::other(get_error_name(code)))?;
-        COMPRESSOR.try_with(|kept| kept.set(Some((self.level, compressor)))).ok();
+        self.keep(compressor);
         let Some(flags) = stored.get_mut(DESCRIPTOR) else {
             return Err(io::Error::other("it made no frame"));
         };
@@ -263,6 +274,21 @@ mod tests {
         assert_eq!(sizes[0], sizes[2]);
         assert_eq!(sizes[1], sizes[3]);
         assert!(sizes[0] < sizes[1]);
+    }
+
+    #[test]
+    fn threads_do_not_keep_large_contexts() {
+        let kept = || COMPRESSOR.take().is_some();
+        let (fast, thorough) = (codec(), Zstd::new(19).expect("a level"));
+        let large = document(100_000).repeat(40);
+        for (codec, raw, expected) in [
+            (fast, &large[..], true),
+            (thorough, &large[..10_000], true),
+            (thorough, &large[..], false),
+        ] {
+            testing::check_round_trip(&codec, raw);
+            assert_eq!(kept(), expected, "{codec:?}, {} bytes", raw.len());
+        }
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Which value is compressed how, what is read back, and what is counted.
 
-use std::sync::Arc;
+use std::{
+    fmt::{self, Write},
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use cache_core::{
     Codec, CodecError, CodecId, CodecStats, Compression, Dictionary, DictionaryId, Form, Packed,
 };
 use codec_compress::{Compressor, DICTIONARY_THRESHOLD};
+use tracing::span;
 
 use crate::documents::{compressor, dictionary, noise, table, zlib, zstd};
 
@@ -271,12 +275,52 @@ impl Codec for Foreign {
 }
 
 #[test]
-fn a_codec_that_fails_leaves_values_as_they_are() {
+fn a_codec_that_fails_leaves_values_as_they_are_and_says_so_once() {
+    let log = Log::default();
     let compressor = Compressor::new().codec(Arc::new(Foreign), 0);
-    for _ in 0..5 {
-        assert_eq!(compressor.pack("census", b"not the same"), None);
+    tracing::subscriber::with_default(log.clone(), || {
+        for source in ["census", "census", "labor", "census", "labor"] {
+            assert_eq!(compressor.pack(source, b"not the same"), None);
+        }
+    });
+    assert_eq!(stats(&compressor, "census", DictionaryId::NONE).failed, 3);
+    assert_eq!(stats(&compressor, "labor", DictionaryId::NONE).failed, 2);
+    let lines = log.0.lock().unwrap();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, source) in lines.iter().zip(["census", "labor"]) {
+        assert!(line.contains("WARN") && line.contains(source), "{line}");
+        assert!(line.contains("no half") && line.contains("codec 200"), "{line}");
     }
-    assert_eq!(stats(&compressor, "census", DictionaryId::NONE).failed, 5);
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            write!(line, " {field}={value:?}").unwrap();
+        });
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
 }
 
 #[test]
