@@ -202,6 +202,28 @@ impl PythonCache {
         self.checked("read the rows of", read())
     }
 
+    /// Whether the order of keys in [`rows`](Self::rows) is that of their bytes in UTF-8, as it is
+    /// unless the table was made in an unusual way.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_in_byte_order(&self) -> Result<bool, Error> {
+        let read = || {
+            let connection = &self.opened.connection;
+            let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+            // The index that the primary key is.
+            let binary: bool = connection.query_row(
+                "SELECT count(*) = 1 FROM pragma_index_list('cache') AS list
+                 JOIN pragma_index_xinfo(list.name) AS part
+                 WHERE list.origin = 'pk' AND part.key AND part.coll = 'BINARY'",
+                [],
+                |row| row.get(0),
+            )?;
+            Ok(binary && encoding == "UTF-8")
+        };
+        self.checked("read the schema of", read())
+    }
+
     /// The row with this key.
     ///
     /// # Errors

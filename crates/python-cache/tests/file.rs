@@ -37,6 +37,18 @@ fn json(cache: &PythonCache, key: &str) -> Result<String, String> {
 }
 
 #[test]
+fn keys_of_a_table_made_in_an_unusual_way_may_be_in_another_order_than_their_bytes() {
+    assert!(PythonCache::open(&legacy()).unwrap().is_in_byte_order().unwrap());
+    let nocase = SCHEMA.replace("TEXT PRIMARY KEY", "TEXT COLLATE NOCASE PRIMARY KEY");
+    let wide = format!("PRAGMA encoding = 'UTF-16'; {SCHEMA}");
+    for (sql, in_order) in [(SCHEMA, true), (&nocase, false), (&wide, false)] {
+        let (_directory, path) = file(sql);
+        let cache = PythonCache::open(&path).unwrap();
+        assert_eq!(cache.is_in_byte_order().unwrap(), in_order, "{sql}");
+    }
+}
+
+#[test]
 fn rows_come_in_pages_in_the_order_of_their_keys() {
     let cache = PythonCache::open(&legacy()).unwrap();
     assert_eq!(cache.len().unwrap(), 23);

@@ -160,6 +160,7 @@ pub(crate) fn set(batch: &mut Batch<'_>, barrier: &Barrier) -> rusqlite::Result<
     let keep = i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX);
     let horizon = Timestamp::from_millis(now.as_millis().saturating_sub(keep));
     // Nor one that is to judge what is imported next.
+    marks::give_up_if_many(batch, Stamp::at(horizon))?;
     let horizon = Stamp::at(horizon).min(marks::judges_from(connection, now)?);
     connection
         .prepare_cached("DELETE FROM barriers WHERE kind <> ?1 AND stamp < ?2")?

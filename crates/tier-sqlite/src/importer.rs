@@ -67,8 +67,8 @@ struct Pass {
     gone: u64,
     pending: Vec<Pending>,
     pending_bytes: usize,
-    /// The file holds as much as it may.
-    full: bool,
+    /// The first key for which the file, which holds as much as it may, had no room.
+    no_room: Option<String>,
 }
 
 struct Pending {
@@ -86,7 +86,7 @@ impl Pass {
             gone: 0,
             pending: Vec::new(),
             pending_bytes: 0,
-            full: false,
+            no_room: None,
         }
     }
 }
@@ -147,14 +147,14 @@ impl Importer {
     fn import(&mut self, path: &Path) -> Result<Pass, Problem> {
         let cache = PythonCache::open(path)?;
         let now = self.shared.options.clock.now();
-        let marks = self.write(|batch| marks::begin(batch))?;
+        let marks = self.write(move |batch| marks::begin(batch, now))?;
         let mut pass = Pass::new(marks, now);
         for key in cache.unreadable_keys(UNREADABLE)? {
             pass.report.rows += 1;
             pass.report.note_unreadable(&format!("row {}", key.rowid), &key.reason);
         }
         let mut after = None;
-        while !pass.full {
+        while pass.no_room.is_none() {
             let rows = cache.rows(after.as_deref(), PAGE)?;
             let Some(last) = rows.last() else { break };
             after = Some(last.key.clone());
@@ -164,10 +164,18 @@ impl Importer {
                 if pass.pending.len() >= PAGE || pass.pending_bytes >= BATCH_BYTES {
                     self.store(&mut pass)?;
                 }
+                if pass.no_room.is_some() {
+                    break;
+                }
             }
         }
         self.store(&mut pass)?;
-        self.write(move |batch| marks::complete(batch, now))?;
+        // Otherwise it cannot be told which rows come after one.
+        let stop = pass.no_room.clone().filter(|_| cache.is_in_byte_order().unwrap_or(false));
+        self.write(move |batch| match &stop {
+            Some(key) => marks::stop(batch, key, now),
+            None => marks::complete(batch, now),
+        })?;
         Ok(pass)
     }
 
@@ -191,7 +199,7 @@ impl Importer {
                 Err(Unfit::Unreadable(reason)) => pass.report.note_unreadable(&row.key, &reason),
             }
         }
-        let (marks, now) = (pass.marks, pass.now);
+        let (marks, now) = (&pass.marks, pass.now);
         let states = self.slot.run(|connection, shared| {
             let snapshot = connection.unchecked_transaction()?;
             let uses = Uses::default();
@@ -260,7 +268,7 @@ impl Importer {
             }
             Ok(outcomes)
         })?;
-        pass.full = outcomes.len() < told.len();
+        pass.no_room = told.get(outcomes.len()).map(|(key, ..)| key.clone());
         for ((key, opaque, bytes), outcome) in told.into_iter().zip(outcomes) {
             match outcome {
                 PutOutcome::Stored => {
@@ -311,12 +319,12 @@ impl Importer {
                 "imported from the Python cache"
             );
         }
-        if pass.full {
+        if pass.no_room.is_some() {
             tracing::warn!(
                 path = %path.display(),
                 max_bytes = self.shared.bound.max_bytes(),
-                "the rest of the Python cache is not imported: it does not fit into \
-                 `cache.sqlite.max_size`"
+                "the rest of the Python cache is not imported now: it does not fit into \
+                 `cache.sqlite.max_size`; it will be once there is room"
             );
         }
         // What cannot be read stays so: once is enough.
@@ -344,7 +352,7 @@ enum State {
 }
 
 impl State {
-    fn of(batch: &mut Batch<'_>, outline: &Outline, marks: Marks) -> rusqlite::Result<Self> {
+    fn of(batch: &mut Batch<'_>, outline: &Outline, marks: &Marks) -> rusqlite::Result<Self> {
         let (key, as_of) = (outline.key(), outline.as_of());
         let found = batch
             .connection
@@ -359,7 +367,7 @@ impl State {
             if found.is_believable(batch.now) && found >= as_of {
                 return Ok(Self::Superseded);
             }
-        } else if marks.has_seen(as_of) {
+        } else if marks.has_seen(key.as_str(), as_of) {
             return Ok(Self::Gone);
         }
         Ok(match barriers::judge(batch, key, outline.entry())? {
@@ -423,7 +431,7 @@ fn look(
     let Ok(outline) = row.outline(now, marks.undated(now)) else { return Ok(None) };
     let uses = Uses::default();
     let mut batch = Batch::new(connection, now, options, &uses, 0);
-    let State::Wanted(stale) = State::of(&mut batch, &outline, marks).map_err(stored)? else {
+    let State::Wanted(stale) = State::of(&mut batch, &outline, &marks).map_err(stored)? else {
         return Ok(None);
     };
     if too_large(&row, options).is_some() {

@@ -295,6 +295,9 @@ async fn marks_of_an_import_that_cannot_be_right_count_all_as_imported() {
         "INSERT INTO barriers VALUES (32, 'x', '', 0, 9)",
         "INSERT INTO barriers VALUES (32, '', '', 0, 9), (32, '', '', 77, 10)",
         "INSERT INTO barriers VALUES (32, '', '', 0, 9), (32, '', '', 1, -10)",
+        "INSERT INTO barriers VALUES (32, '', '', 0, 9), (32, '', '', 2, 10)",
+        "INSERT INTO barriers VALUES (32, '', '', 0, 9), (32, 's:1', '', 2, 5)",
+        "INSERT INTO barriers VALUES (32, '', '', 0, 9), (32, 's:1', '', 2, 10), (32, 's:2', '', 2, 10)",
     ];
     for sql in cases {
         let (_dir, path) = filled().await;

@@ -2,129 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
+mod full;
+mod support;
+
 use std::{
-    collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use cache_core::{Barrier, Clock as _, Entry, Key, PutOutcome, Selector, Stamp, Tier, Timestamp};
+use cache_core::{Barrier, Clock as _, Entry, Key, PutOutcome, Selector, Stamp, Tier};
 use rusqlite::Connection;
-use tempfile::TempDir;
 use tier_sqlite::{SqliteOptions, SqliteTier, is_python_cache, store_beside};
-use tier_testkit::ManualClock;
 
-const SCHEMA: &str = "CREATE TABLE cache (key TEXT PRIMARY KEY, value BLOB, created_at TEXT,
-    expires_at TEXT); CREATE INDEX idx_cache_expires ON cache(expires_at);";
-/// 2026-01-01, in milliseconds.
-const NOW: i64 = 1_767_225_600_000;
-const DAY: Duration = Duration::from_hours(24);
-
-/// A directory with a Python cache, and the time.
-struct Place {
-    dir: TempDir,
-    clock: Arc<ManualClock>,
-}
-
-impl Place {
-    /// With the file of the fixtures.
-    fn fixture() -> Self {
-        let place = Self::bare();
-        let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("../python-cache/tests/fixtures/legacy.db");
-        fs::copy(fixture, place.path()).unwrap();
-        place
-    }
-
-    /// With an empty file.
-    fn empty() -> Self {
-        let place = Self::bare();
-        Connection::open(place.path()).unwrap().execute_batch(SCHEMA).unwrap();
-        place
-    }
-
-    fn bare() -> Self {
-        let clock = Arc::new(ManualClock::at(NOW));
-        Self { dir: tempfile::tempdir().unwrap(), clock }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("aker_platform.db")
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("aker_platform.larder.db")
-    }
-
-    fn options(&self) -> SqliteOptions {
-        SqliteOptions::new(self.path()).clock(Arc::<ManualClock>::clone(&self.clock))
-    }
-
-    /// Opens the tier, a second later than before, and waits until everything is imported.
-    async fn open(&self) -> SqliteTier {
-        self.open_with(self.options()).await
-    }
-
-    async fn open_with(&self, options: SqliteOptions) -> SqliteTier {
-        self.clock.advance(Duration::from_secs(1));
-        let tier = SqliteTier::new(options).unwrap();
-        tier.get(&Key::new("no:such")).await.unwrap();
-        let now = Stamp::at(self.clock.now()).packed();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while done(&self.store()) != Some(now) {
-            assert!(Instant::now() < deadline, "the import does not end");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        tier
-    }
-
-    /// Stores as the Python program does, at the present time.
-    fn python_sets(&self, key: &str, value: i32) {
-        let file = Connection::open(self.path()).unwrap();
-        let pickle = [b"I".as_slice(), value.to_string().as_bytes(), b"\n."].concat();
-        let created = iso(&file, self.clock.now());
-        file.execute(
-            "INSERT OR REPLACE INTO cache VALUES (?1, ?2, ?3, '2099-01-01T00:00:00')",
-            (key, pickle, created),
-        )
-        .unwrap();
-    }
-
-    fn names(&self) -> BTreeSet<String> {
-        let files = fs::read_dir(self.dir.path()).unwrap();
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-fn iso(file: &Connection, time: Timestamp) -> String {
-    let sql = "SELECT strftime('%Y-%m-%dT%H:%M:%f', ?1 / 1000.0, 'unixepoch')";
-    file.query_row(sql, [time.as_millis()], |row| row.get(0)).unwrap()
-}
-
-/// When the last complete import of the store began.
-fn done(store: &Path) -> Option<u64> {
-    let store = Connection::open(store).ok()?;
-    store
-        .query_row("SELECT stamp FROM barriers WHERE kind = 32 AND effect = 1", [], |row| {
-            row.get::<_, u64>(0)
-        })
-        .ok()
-}
-
-/// What the store itself holds.
-fn rows(store: &Path) -> Vec<String> {
-    let store = Connection::open(store).unwrap();
-    let mut keys = store.prepare("SELECT key FROM entries ORDER BY key").unwrap();
-    keys.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-}
-
-async fn value(tier: &SqliteTier, key: &str) -> Option<String> {
-    let found = tier.get(&Key::new(key)).await.unwrap();
-    found.map(|entry| String::from_utf8_lossy(entry.value()).into_owned())
-}
+use crate::support::{DAY, NOW, Place, rows, value};
 
 #[tokio::test]
 async fn what_is_live_is_served_from_a_store_beside_and_the_file_is_not_touched() {
@@ -303,28 +195,6 @@ async fn a_row_from_the_future_is_imported_and_yields_to_what_happens_here() {
     assert_eq!(value(&tier, "a:1").await, None);
     assert_eq!(value(&tier, "a:2").await.as_deref(), Some("loaded"));
     assert_eq!(value(&tier, "a:3").await.as_deref(), Some("3"));
-}
-
-#[tokio::test]
-async fn no_more_is_imported_than_fits() {
-    let place = Place::empty();
-    {
-        let file = Connection::open(place.path()).unwrap();
-        // A bytes object of 20 000 zeros, which becomes base64 of them.
-        let pickle = [&b"B\x20\x4e\0\0"[..], &vec![0; 20_000], b"."].concat();
-        for n in 0..100 {
-            let row = (format!("s:{n:02}"), &pickle);
-            file.execute("INSERT INTO cache VALUES (?1, ?2, '2025-01-01T00:00:00', NULL)", row)
-                .unwrap();
-        }
-    }
-    let tier = place.open_with(place.options().max_bytes(1 << 20)).await;
-    let kept = rows(&place.store()).len();
-    assert!((10..40).contains(&kept), "{kept}");
-    tier.close().await.unwrap();
-    let tier = place.open_with(place.options().max_bytes(1 << 20)).await;
-    assert_eq!(rows(&place.store()).len(), kept);
-    tier.close().await.unwrap();
 }
 
 #[tokio::test]
