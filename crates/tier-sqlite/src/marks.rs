@@ -137,7 +137,9 @@ fn forget_stop(connection: &Connection) -> rusqlite::Result<()> {
 /// Takes what an import that has stopped did not get to for imported, if too many barriers of before
 /// `horizon` would have to be kept for it.
 pub(crate) fn give_up_if_many(batch: &Batch<'_>, horizon: Stamp) -> rusqlite::Result<()> {
-    let Some(stop) = Marks::read(batch.connection, batch.now)?.stopped else { return Ok(()) };
+    if Marks::read(batch.connection, batch.now)?.stopped.is_none() {
+        return Ok(());
+    }
     let kept: i64 = batch
         .connection
         .prepare_cached(
@@ -154,7 +156,7 @@ pub(crate) fn give_up_if_many(batch: &Batch<'_>, horizon: Stamp) -> rusqlite::Re
          imported; of that only what is written from now on will be: for the rest set \
          `cache.sqlite.path` to another file"
     );
-    complete(batch, stop.began.instant())
+    complete(batch, batch.now)
 }
 
 /// Barriers from here on may cover what is imported next.

@@ -3,6 +3,8 @@
 use cache_core::{Stamp, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::marks;
+
 /// Notes that this stamp is in the file; part of the transaction that puts it there.
 pub(crate) fn note(connection: &Connection, stamp: Stamp, now: Timestamp) -> rusqlite::Result<()> {
     let noted = noted(connection)?;
@@ -53,8 +55,8 @@ pub(crate) fn believable(connection: &Connection, now: Timestamp) -> rusqlite::R
         .prepare_cached(
             "SELECT max(
                  (SELECT coalesce(max(as_of), 0) FROM entries WHERE as_of <= ?1),
-                 (SELECT coalesce(max(stamp), 0) FROM barriers WHERE stamp <= ?1))",
+                 (SELECT coalesce(max(stamp), 0) FROM barriers WHERE stamp <= ?1 AND kind <> ?2))",
         )?
-        .query_row([believable], |row| row.get(0))?;
+        .query_row((believable, marks::KIND), |row| row.get(0))?;
     Ok(Stamp::from_packed(stamp.max(0).cast_unsigned()))
 }
