@@ -186,6 +186,33 @@ fn write_past_types(path: &Path, sql: &str) {
 }
 
 #[tokio::test]
+async fn a_value_that_its_column_may_not_have_costs_its_row_only() {
+    let columns = [
+        ("raw_len = 'x'", 1),
+        ("as_of = 'x'", 1),
+        ("stale_until = 'x'", 1),
+        ("codec = 2.5", 1),
+        ("checksum = 'x'", 1),
+        ("tags = x'ff'", 1),
+        ("value = 'text'", 1),
+        ("dictionary = 'x'", 1),
+        ("source = x'ff'", 1),
+    ];
+    for (change, lost) in columns {
+        let (_dir, path) = filled().await;
+        write_past_types(&path, &format!("UPDATE entries SET {change} WHERE id = 8"));
+        let found = validate(&path, false).await;
+        assert!(found.count(ProblemKind::Entry) == 1 && !found.is_repaired(), "{change}: {found:?}");
+        let found = validate(&path, true).await;
+        assert!(found.is_repaired(), "{change}: {found:?}");
+        let found = validate(&path, false).await;
+        assert!(found.is_sound(), "{change}, after repair: {found:?}");
+        assert_eq!(found.entries, (ENTRIES - 1 - lost) as u64, "{change}");
+        assert_eq!(served(&path).await, ENTRIES - 1 - lost, "{change}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_barriers_are_replaced_by_what_covers_no_less() {
     let of_4 = "WHERE kind = 1 AND effect = 0";
     // What is done to the barrier over entry 4, and how many entries go: none that it has not covered,
