@@ -202,7 +202,10 @@ async fn a_value_that_its_column_may_not_have_costs_its_row_only() {
         let (_dir, path) = filled().await;
         write_past_types(&path, &format!("UPDATE entries SET {change} WHERE id = 8"));
         let found = validate(&path, false).await;
-        assert!(found.count(ProblemKind::Entry) == 1 && !found.is_repaired(), "{change}: {found:?}");
+        assert!(
+            found.count(ProblemKind::Entry) == 1 && !found.is_repaired(),
+            "{change}: {found:?}"
+        );
         let found = validate(&path, true).await;
         assert!(found.is_repaired(), "{change}: {found:?}");
         let found = validate(&path, false).await;

@@ -6,9 +6,12 @@
 use std::{
     env, fs,
     io::Write as _,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use tempfile::TempDir;
@@ -89,7 +92,35 @@ impl Place {
         self.run(command, test);
     }
 
-    fn run(&self, mut command: Command, test: &str) {
+    /// The same with so many open files at most.
+    pub(crate) fn run_with_descriptors(&self, most: u32, test: &str) {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={most}:{most}")).arg("--").arg(&self.binary);
+        self.run(command, test);
+    }
+
+    /// The same while strace does something at some of its system calls; whether the test ended by
+    /// itself, and was not killed.
+    pub(crate) fn run_injected(&self, calls: &str, what: &str, test: &str) -> bool {
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+            .args([format!("trace={calls}"), "-e".to_owned(), format!("inject={calls}:{what}")])
+            .arg(&self.binary);
+        let (done, said) = self.output(command, test);
+        if done.signal() == Some(9) {
+            return false;
+        }
+        assert!(done.success() && said.contains("1 passed"), "{test}, {calls}:{what}: {said}");
+        true
+    }
+
+    fn run(&self, command: Command, test: &str) {
+        let (done, said) = self.output(command, test);
+        assert!(done.success() && said.contains("1 passed"), "{test}: {said}");
+    }
+
+    fn output(&self, mut command: Command, test: &str) -> (ExitStatus, String) {
         command
             .args([test, "--exact", "--ignored", "--nocapture"])
             .env(FILE, self.file())
@@ -97,8 +128,7 @@ impl Place {
             .stdin(Stdio::null());
         let done = command.output().unwrap();
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (said(&done.stdout), said(&done.stderr));
-        assert!(done.status.success() && out.contains("1 passed"), "{test}: {out}\n{err}");
+        (done.status, format!("{}\n{}", said(&done.stdout), said(&done.stderr)))
     }
 }
 

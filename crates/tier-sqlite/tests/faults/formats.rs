@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// The format that is written at present.
-const PRESENT: u64 = 3;
+pub(crate) const PRESENT: u64 = 3;
 
-fn fixture(format: u64) -> PathBuf {
+pub(crate) fn fixture(format: u64) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{format}.db"))
 }
 
@@ -39,7 +39,7 @@ fn copy(format: u64) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-fn at(path: &Path, millis: i64) -> SqliteTier {
+pub(crate) fn at(path: &Path, millis: i64) -> SqliteTier {
     let _watched = crate::support::options(path);
     SqliteTier::new(SqliteOptions::new(path).clock(Arc::new(ManualClock::at(millis)))).unwrap()
 }
@@ -74,7 +74,7 @@ async fn put_one(tier: &SqliteTier) -> cache_core::Result<PutOutcome> {
 }
 
 /// That the tier has all that the fixtures have.
-async fn has_all(tier: &SqliteTier, what: &str) {
+pub(crate) async fn has_all(tier: &SqliteTier, what: &str) {
     for n in 0..12 {
         match tier.get(&census(n)).await.unwrap() {
             Some(entry) => is_as_written(n, &entry),

@@ -7,6 +7,7 @@ mod child;
 mod damage;
 mod file;
 mod formats;
+mod injected;
 mod rights;
 mod room;
 mod support;
