@@ -28,7 +28,7 @@ pub(crate) fn run(fuzz: &Fuzz) -> Result<()> {
     let variables = [("LARDER_FUZZ_FRAMES", &*frames), ("LARDER_FUZZ_FIRST", &*seed)];
     cargo::run_with_env(&command(fuzz.release), &variables)?;
     println!(
-        "xtask fuzz: {frames} frames from seed {seed} gave errors or the right bytes; it took {}",
+        "xtask fuzz: {frames} frames from seed {seed} were read as they must be; it took {}",
         seconds(started.elapsed())
     );
     Ok(())
