@@ -19,6 +19,10 @@ use crate::{
 
 /// What entries of each source, codec and dictionary occupy, and what their compression took.
 fn codecs(connection: &Connection) -> rusqlite::Result<Vec<CodecUsage>> {
+    // A file of an earlier format, that cannot be written, has no such table.
+    if !connection.table_exists(None, "codec_times")? {
+        return Ok(Vec::new());
+    }
     let mut statement = connection.prepare_cached(
         "SELECT source, codec, dictionary, entries, raw_bytes, stored_bytes,
              packed, pack_nanos, kept_raw, failed, unpacked, unpack_nanos

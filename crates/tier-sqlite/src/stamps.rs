@@ -5,6 +5,11 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::marks;
 
+const NOTED: &str =
+    "SELECT latest_stamp FROM totals WHERE source = '' AND codec = 0 AND dictionary = 0";
+/// The same in a file of an earlier format, that cannot be written.
+const NOTED_BEFORE_FORMAT_3: &str = "SELECT stamp FROM latest_stamp";
+
 /// Notes that this stamp is in the file; part of the transaction that puts it there.
 pub(crate) fn note(connection: &Connection, stamp: Stamp, now: Timestamp) -> rusqlite::Result<()> {
     let noted = noted(connection)?;
@@ -38,12 +43,10 @@ pub(crate) fn noted_if_sound(
 }
 
 fn noted(connection: &Connection) -> rusqlite::Result<Stamp> {
-    let stamp: Option<i64> = connection
-        .prepare_cached(
-            "SELECT latest_stamp FROM totals WHERE source = '' AND codec = 0 AND dictionary = 0",
-        )?
-        .query_row([], |row| row.get(0))
-        .optional()?;
+    let mut statement = connection.prepare_cached(NOTED).or_else(|error| {
+        connection.prepare_cached(NOTED_BEFORE_FORMAT_3).map_err(|_older| error)
+    })?;
+    let stamp: Option<i64> = statement.query_row([], |row| row.get(0)).optional()?;
     Ok(Stamp::from_packed(stamp.unwrap_or(0).max(0).cast_unsigned()))
 }
 

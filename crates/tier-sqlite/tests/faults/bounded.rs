@@ -149,6 +149,40 @@ async fn what_has_expired_goes_first_then_what_was_used_least_recently() {
 }
 
 #[tokio::test]
+async fn a_bound_that_was_lowered_is_reached_in_steps_that_let_others_write_between_them() {
+    let (_dir, path) = file();
+    let clock = Arc::new(ManualClock::at(NOW));
+    let tier = bounded(&path, &clock, 64 * MIB);
+    for round in 0..20 {
+        let numbers = round * 1_000..(round + 1) * 1_000;
+        let entries: Vec<_> = numbers.map(|n| (key(n), noise(n, &clock, 200))).collect();
+        tier.put_many(&entries).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+    }
+    tier.close().await.unwrap();
+    let before = file_bytes(&path);
+    assert!(before > 5 * MIB, "{before}");
+
+    let tier = bounded(&path, &clock, MIB);
+    let mut steps = Vec::new();
+    for n in 30_000..30_010 {
+        put(&tier, n, &clock).await;
+        let usage = tier.usage().await.unwrap();
+        steps.push(usage.evictions);
+        assert_eq!(usage.evictions + usage.total().entries, 20_001 + n - 30_000, "{usage:?}");
+        assert!(tier.get(&key(n)).await.unwrap().is_some(), "what came last stays");
+    }
+    // No transaction evicts more than some 8,000.
+    assert!(steps[0] > 5_000, "{steps:?}");
+    assert!(steps.windows(2).all(|two| two[1] - two[0] <= 8_192) && steps[0] <= 8_192, "{steps:?}");
+    assert!(steps[9] > 15_000 && steps[9] - steps[8] < 100, "it has come to an end: {steps:?}");
+    // Some room that is free is kept for what comes.
+    until("the file is small", async || file_bytes(&path) <= 2 * MIB).await;
+    tier.close().await.unwrap();
+    assert_no_panics();
+}
+
+#[tokio::test]
 async fn room_that_is_free_is_given_back() {
     let (_dir, path) = file();
     let clock = Arc::new(ManualClock::at(NOW));

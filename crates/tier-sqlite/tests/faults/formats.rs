@@ -11,8 +11,8 @@ use std::{
 };
 
 use cache_core::{
-    Barrier, Entry, ErrorKind, Filter, Inspect, Key, PutOutcome, Selector, Stamp, StampClock, Tag,
-    Tier, Timestamp,
+    Barrier, Entry, ErrorKind, Filter, Inspect, Key, PutOutcome, Selector, Stamp, StampClock,
+    Stamped, Tag, Tier, Timestamp,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -205,6 +205,8 @@ async fn child_cannot_make_a_backup() {
         assert_eq!(error.kind(), ErrorKind::Refused, "{:?}", told(&error));
         // Read as it is: the formats differ in what is beside the entries.
         assert!(tier.get(&census(4)).await.unwrap().is_some());
+        assert!(tier.latest_stamp().await.unwrap() > Stamp::ZERO);
+        assert_eq!(tier.usage().await.unwrap().total().entries, 11);
     }
     assert_eq!(fs::read(&path).unwrap(), before, "it is untouched");
     set_mode(dir, 0o700);
@@ -217,10 +219,12 @@ async fn child_cannot_make_a_backup() {
 
 #[tokio::test]
 async fn without_a_backup_a_file_stays_of_its_format() {
-    let place = Place::new();
-    fs::copy(fixture(1), place.file()).unwrap();
-    set_mode(&place.file(), 0o600);
-    place.run_without_rights("formats::child_cannot_make_a_backup");
+    for format in 1..PRESENT {
+        let place = Place::new();
+        fs::copy(fixture(format), place.file()).unwrap();
+        set_mode(&place.file(), 0o600);
+        place.run_without_rights("formats::child_cannot_make_a_backup");
+    }
 }
 
 #[tokio::test]
