@@ -7,8 +7,9 @@ use larder::{
 };
 use tokio::sync::oneshot;
 
+use tier_testkit::Dice;
+
 use crate::{
-    dice::Dice,
     model::{How, Model},
     world::{World, rounds},
 };

@@ -13,7 +13,6 @@
 
 mod calls;
 mod checks;
-mod dice;
 mod ending;
 mod loader;
 mod loads;

@@ -4,8 +4,9 @@ use std::{fmt, time::Duration};
 
 use larder::{Key, Policy, PolicyPatch, ReadMode, ReadOptions, SetOptions, Timestamp};
 
+use tier_testkit::Dice;
+
 use crate::{
-    dice::Dice,
     model::{Call, What},
 };
 

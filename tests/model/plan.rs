@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use larder::{BreakerOptions, Failures, Key, Policy, Tag, TierOptions};
 
-use crate::dice::Dice;
+use tier_testkit::Dice;
 
 /// What the tiers may suffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

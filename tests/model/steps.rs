@@ -3,11 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use larder::{ErrorKind, Key, PolicyPatch, ReadMode, ReadOptions, SetOptions};
-use tier_testkit::{Call, Fault, Faults};
+use tier_testkit::{Call, Fault, Faults, Dice};
 use tokio::task::JoinHandle;
 
 use crate::{
-    dice::Dice,
     model::What,
     ops::Op,
     plan::Weather,

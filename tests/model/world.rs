@@ -8,11 +8,10 @@ use std::{
 };
 
 use larder::{Cache, Clock, Entry, Key, Stamp, SyncTier, Tag, Timestamp, Ttl, tiers::MemoryTier};
-use tier_testkit::{Chaos, ChaosTier, ManualClock};
+use tier_testkit::{Chaos, ChaosTier, ManualClock, Dice};
 use tokio::sync::oneshot;
 
 use crate::{
-    dice::Dice,
     model::{Instance, Model, Origin},
     plan::{First, Plan, Weather},
 };

@@ -34,7 +34,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
     ("larder-bench", &["cache-core", "codec-compress", "larder"]),
-    ("larder-crash", &["larder"]),
+    ("larder-crash", &["larder", "tier-testkit"]),
     ("larder-tests", &[]),
     ("xtask", &[]),
 ];

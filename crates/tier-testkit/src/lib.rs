@@ -50,15 +50,17 @@
 //! ```
 //!
 //! Beside these there are a [`ManualClock`], which stands still until a test moves it, and a
-//! [`CountingOrigin`], which counts what it is asked and answers as it is told.
+//! [`CountingOrigin`], which counts what it is asked and answers as it is told, and [`Dice`], whose throws follow
+//! from a seed.
 
 mod chaos;
 mod clock;
 mod conformance;
+mod dice;
 mod origin;
-mod random;
 
 pub use chaos::{Call, Chaos, ChaosTier, Fault, Faults};
 pub use clock::ManualClock;
 pub use conformance::conformance;
+pub use dice::Dice;
 pub use origin::CountingOrigin;

@@ -11,9 +11,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use tier_testkit::Dice;
+
 use crate::{
     Result,
-    dice::Dice,
     history::{Operation, States, judge},
     life::{self, End, Life, live},
     lines::Work,

@@ -9,7 +9,6 @@
 
 mod calls;
 mod cycles;
-mod dice;
 mod history;
 mod life;
 mod lines;

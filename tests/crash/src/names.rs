@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use bytes::Bytes;
 use larder::{Filter, Key, Selector, Tag};
 
-use crate::{Result, dice::Dice};
+use tier_testkit::Dice;
+
+use crate::Result;
 
 /// Most writers at a time.
 pub(crate) const WRITERS: usize = 3;

@@ -21,9 +21,10 @@ use clap::Args;
 use larder::{Key, SetOptions};
 use tokio::{runtime::Runtime, task::JoinSet};
 
+use tier_testkit::Dice;
+
 use crate::{
     Result,
-    dice::Dice,
     life::{Reaped, itself},
     lines::now,
     writer::{close, open},

@@ -19,9 +19,10 @@ use larder::{
 use rustix::process::{PTracer, set_ptracer};
 use tokio::task::JoinSet;
 
+use tier_testkit::Dice;
+
 use crate::{
     Result,
-    dice::Dice,
     lines::{Line, Out, Work, now},
     names::{GROUPS, Id, KEYS, Name, SHARED, Scope},
 };

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use cache_core::{Codec, CodecId, Compression, Dictionary, DictionaryId, Form};
 use codec_compress::Compressor;
 
-use crate::documents::{Dice, dictionary, noise, table, zlib, zstd};
+use tier_testkit::Dice;
+
+use crate::documents::{dictionary, noise, table, zlib, zstd};
 
 /// The longest value that is read.
 pub(crate) const LIMIT: u64 = 1 << 20;
@@ -105,15 +107,15 @@ impl Corpus {
         match dice.below(8) {
             0 => form.raw_len += 1,
             1 => form.raw_len -= 1,
-            2 => form.raw_len = dice.next() % (LIMIT + 1),
-            3 => form.raw_len = dice.next() >> dice.below(64),
-            4 => form.dictionary = DictionaryId(dice.next() as u32),
+            2 => form.raw_len = dice.throw() % (LIMIT + 1),
+            3 => form.raw_len = dice.throw() >> dice.below(64),
+            4 => form.dictionary = DictionaryId(dice.throw() as u32),
             5 => {
                 let none = form.dictionary == DictionaryId::NONE;
                 form.dictionary = if none { self.dictionary.id } else { DictionaryId::NONE };
             }
             6 => form.codec = CodecId(dice.below(3) as u8),
-            _ => form.codec = CodecId(dice.next() as u8),
+            _ => form.codec = CodecId(dice.throw() as u8),
         }
     }
 
@@ -129,7 +131,7 @@ impl Corpus {
 fn made_up(like: &Frame, dice: &mut Dice) -> Vec<u8> {
     let start = like.stored.len().min(dice.below(24));
     let len = dice.below(400);
-    [&like.stored[..start], &noise(len, dice.next())].concat()
+    [&like.stored[..start], &noise(len, dice.throw())].concat()
 }
 
 /// Changes what a header says: of Zstandard flags, sizes and dictionary, of zlib method and window.
@@ -138,7 +140,7 @@ fn edit_header(frame: &mut Frame, dice: &mut Dice) {
     let (from, to) = if zlib { (0, 2) } else { (4, 14) };
     let at = (from + dice.below(to - from)).min(frame.stored.len() - 1);
     match dice.below(4) {
-        0 => frame.stored[at] = dice.next() as u8,
+        0 => frame.stored[at] = dice.throw() as u8,
         1 if !zlib => {
             // Without its checksum nothing would tell that it is damaged.
             frame.stored[4] &= !4;
@@ -150,7 +152,7 @@ fn edit_header(frame: &mut Frame, dice: &mut Dice) {
             // The content size is one to eight bytes.
             let len = 1 << dice.below(4);
             let end = (at + len).min(frame.stored.len());
-            let size = dice.next() >> dice.below(64);
+            let size = dice.throw() >> dice.below(64);
             frame.stored[at..end].copy_from_slice(&size.to_le_bytes()[..end - at]);
         }
         _ => {
@@ -163,16 +165,16 @@ fn edit_header(frame: &mut Frame, dice: &mut Dice) {
 pub(crate) fn damage(stored: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     for _ in 0..=dice.below(3) {
         if stored.is_empty() {
-            stored.push(dice.next() as u8);
+            stored.push(dice.throw() as u8);
         }
         let len = stored.len();
         let at = dice.below(len);
         let end = at + dice.below(len - at) + 1;
         match dice.below(10) {
             0..3 => stored[at] ^= 1 << dice.below(8),
-            3 => stored[at] = dice.next() as u8,
+            3 => stored[at] = dice.throw() as u8,
             4 => stored.truncate(at),
-            5 => stored.extend(noise(1 + dice.below(20), dice.next())),
+            5 => stored.extend(noise(1 + dice.below(20), dice.throw())),
             6 => {
                 let from = dice.below(other.len());
                 stored.splice(at.., other[from..].iter().copied());

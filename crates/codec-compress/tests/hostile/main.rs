@@ -99,7 +99,7 @@ impl fmt::Display for Tally {
 
 /// Reads the frame of this seed; says what is wrong with the answer.
 fn check(reader: &Compressor, corpus: &Corpus, seed: u64, tally: &mut Tally) -> Result<(), String> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let frame = corpus.frame(&mut dice);
     tally.frames += 1;
     if seed.is_multiple_of(DAMAGED_DICTIONARY) {
@@ -151,7 +151,7 @@ fn with_damaged_dictionary(
         Err(error) => tally.error(&error)?,
     }
     // Compressing with it is no better, but what is compressed can be read with it.
-    let raw = documents::table(1_000, dice.next());
+    let raw = documents::table(1_000, dice.throw());
     if let Some(packed) = reader.pack("census", &raw) {
         let read = reader.unpack("census", packed.form, &packed.bytes, LIMIT);
         if !matches!(&read, Ok(read) if *read == raw) {
@@ -214,7 +214,7 @@ fn hostile_frames() {
 #[test]
 fn numbers_of_no_dictionary_are_missing_or_corrupt() {
     let corpus = Corpus::new();
-    let Frame { form, stored, .. } = corpus.with_dictionary(&mut Dice(1));
+    let Frame { form, stored, .. } = corpus.with_dictionary(&mut Dice::new(1));
     let stranger = compressor();
     for id in [1, form.dictionary.0 - 1, form.dictionary.0, u32::MAX] {
         let form = cache_core::Form { dictionary: DictionaryId(id), ..form };

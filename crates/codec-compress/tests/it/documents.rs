@@ -5,27 +5,11 @@ use std::{fmt::Write, sync::Arc};
 use bytes::Bytes;
 use cache_core::{Dictionary, Timestamp};
 use codec_compress::{Compressor, Zlib, Zstd, train};
-
-/// A generator of numbers that only have to differ: `SplitMix64` (Steele, Lea, Flood 2014).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-}
+use tier_testkit::Dice;
 
 /// A table as JSON, of about `size` bytes; each seed gives another one.
 pub(crate) fn table(size: usize, seed: u64) -> Bytes {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut text = String::from(r#"[["NAME","B01001_001E","B19013_001E","B25077_001E","cbsa"]"#);
     while text.len() < size {
         let (people, income) = (2_000 + dice.below(20_000_000), 20_000 + dice.below(180_000));
@@ -39,8 +23,8 @@ pub(crate) fn table(size: usize, seed: u64) -> Bytes {
 
 /// Bytes in which no codec finds a pattern.
 pub(crate) fn noise(size: usize, seed: u64) -> Vec<u8> {
-    let mut dice = Dice(seed);
-    std::iter::repeat_with(|| dice.next() as u8).take(size).collect()
+    let mut dice = Dice::new(seed);
+    std::iter::repeat_with(|| dice.throw() as u8).take(size).collect()
 }
 
 /// Tables of about 1 KB.

@@ -5,10 +5,10 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use cache_core::{Clock, Entry, ErrorKind, Inspect, Key, PutOutcome, Stamp, Tier, Timestamp};
 use tier_sqlite::{SqliteOptions, SqliteTier};
-use tier_testkit::ManualClock;
+use tier_testkit::{Dice, ManualClock};
 
 use crate::support::{
-    Dice, NOW, assert_no_panics, beside, file, fill, open, options, plain, pragma, right, told,
+    NOW, assert_no_panics, beside, file, fill, open, options, plain, pragma, right, told,
     until,
 };
 
@@ -29,7 +29,7 @@ fn key(n: u64) -> Key {
 /// 2 KB of noise, loaded now.
 fn noise(n: u64, clock: &ManualClock, len: usize) -> Entry {
     let mut dice = Dice::new(n);
-    let words = (0..len / 8).flat_map(|_| dice.next().to_le_bytes());
+    let words = (0..len / 8).flat_map(|_| dice.throw().to_le_bytes());
     Entry::builder(words.collect::<Vec<u8>>(), Stamp::at(clock.now())).build()
 }
 

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, fs, ops::Range, path::Path};
 
 use cache_core::{Inspect, Key, Tier};
 
+use tier_testkit::Dice;
+
 use crate::support::{
-    Dice, asides, assert_no_panics, beside, cause, clear, entry, file_in_memory, fill, key, make,
+    asides, assert_no_panics, beside, cause, clear, entry, file_in_memory, fill, key, make,
     open, plain, right, works,
 };
 
@@ -97,10 +99,10 @@ async fn flips(start: u64) -> Seen {
     let files = files(&path).await;
     let (mut dice, mut seen) = (Dice::new(start), Seen::default());
     for round in 0..FLIPS {
-        let (sound, rows) = &files[dice.below(FILES) as usize];
-        let mut at = dice.below(sound.len() as u64);
+        let (sound, rows) = &files[dice.below(FILES as usize)];
+        let mut at = dice.below(sound.len());
         while !round.is_multiple_of(4) && sound[at as usize] == 0 {
-            at = dice.below(sound.len() as u64);
+            at = dice.below(sound.len());
         }
         let bit = dice.below(8);
         let mut flipped = sound.clone();
@@ -153,8 +155,8 @@ async fn seven_hundred_zeroed_pages_give_right_answers_or_misses() {
     let files = files(&path).await;
     let (mut dice, mut seen) = (Dice::new(3), Seen::default());
     for _ in 0..700 {
-        let (sound, rows) = &files[dice.below(FILES) as usize];
-        let page = dice.below((sound.len() / PAGE) as u64) as usize;
+        let (sound, rows) = &files[dice.below(FILES as usize)];
+        let page = dice.below(sound.len() / PAGE);
         let mut zeroed = sound.clone();
         zeroed[page * PAGE..(page + 1) * PAGE].fill(0);
         fs::write(&path, &zeroed).unwrap();
@@ -182,8 +184,8 @@ async fn three_hundred_zeroed_pages_of_a_log_give_right_answers_or_misses() {
     }
     let (mut dice, mut seen) = (Dice::new(4), Seen::default());
     for _ in 0..300 {
-        let (file, log, rows) = &files[dice.below(FILES) as usize];
-        let page = dice.below((log.len() / PAGE) as u64) as usize;
+        let (file, log, rows) = &files[dice.below(FILES as usize)];
+        let page = dice.below(log.len() / PAGE);
         let mut zeroed = log.clone();
         zeroed[page * PAGE..(page + 1) * PAGE].fill(0);
         fs::write(&path, file).unwrap();
@@ -218,7 +220,7 @@ async fn a_thousand_swapped_rows_give_right_answers_or_misses() {
     for round in 0..1_000 {
         let a = dice.below(300);
         let b = (a + 1 + dice.below(299)) % 300;
-        let columns = SWAPS[dice.below(SWAPS.len() as u64) as usize];
+        let columns = dice.pick(&SWAPS);
         let (of_a, of_b) = (key(a), key(b));
         other
             .execute_batch(&format!(

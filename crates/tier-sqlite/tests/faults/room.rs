@@ -68,8 +68,8 @@ impl Drop for Disk {
 
 /// A later entry for `key(n)`, of noise.
 fn later(n: u64, len: usize) -> Entry {
-    let mut dice = crate::support::Dice::new(n);
-    let noise: Vec<u8> = (0..len).map(|_| dice.next().to_le_bytes()[0]).collect();
+    let mut dice = tier_testkit::Dice::new(n);
+    let noise: Vec<u8> = (0..len).map(|_| dice.throw().to_le_bytes()[0]).collect();
     Entry::builder(noise, Stamp::at(Timestamp::from_millis(NOW + 10))).build()
 }
 

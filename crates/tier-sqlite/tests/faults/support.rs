@@ -14,7 +14,7 @@ use codec_compress::{Compressor, Zlib};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tier_sqlite::{SqliteOptions, SqliteTier};
-use tier_testkit::ManualClock;
+use tier_testkit::{Dice, ManualClock};
 
 /// When the tests take place.
 pub(crate) const NOW: i64 = 1_790_000_000_000;
@@ -66,7 +66,7 @@ fn fresh(n: u64) -> Entry {
     };
     // Noise, that no codec makes smaller, and text, that it does.
     let value: Vec<u8> = if n.is_multiple_of(2) {
-        (0..len).map(|_| dice.next().to_le_bytes()[0]).collect()
+        (0..len).map(|_| dice.throw().to_le_bytes()[0]).collect()
     } else {
         format!("{{\"n\":{n},\"text\":\"{}\"}}", "abcdefg ".repeat(len as usize / 8)).into_bytes()
     };
@@ -211,27 +211,6 @@ pub(crate) fn plain(path: &Path) -> Connection {
 
 pub(crate) fn pragma(connection: &Connection, name: &str) -> u64 {
     connection.pragma_query_value(None, name, |row| row.get(0)).unwrap()
-}
-
-/// Numbers that follow from a seed (`SplitMix64`).
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) const fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
 }
 
 static LOGGED: Mutex<Vec<(tracing::Level, String)>> = Mutex::new(Vec::new());

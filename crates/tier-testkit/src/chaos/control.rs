@@ -10,7 +10,7 @@ use std::{
 use cache_core::{Entry, ErrorKind, Key, Tier};
 
 use super::faults::{Call, Fate, Fault, Faults};
-use crate::random::Random;
+use crate::dice::Dice;
 
 /// Controls a [`ChaosTier`](super::ChaosTier), and counts; a cheap clone.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ impl Chaos {
             return Err(ErrorKind::Unavailable);
         }
         // Every call has numbers of its own: what is called meanwhile does not change its fate.
-        let mut random = Random::stream(self.0.seed ^ call as u64, n);
+        let mut random = Dice::stream(self.0.seed ^ call as u64, n);
         let mut fate = state.faults.draw(call, &mut random);
         if let Some(at) = state.next.iter().position(|(next, _)| *next == call) {
             let (_, fault) = state.next.remove(at);

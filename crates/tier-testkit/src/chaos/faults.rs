@@ -2,7 +2,7 @@
 
 use cache_core::ErrorKind;
 
-use crate::random::Random;
+use crate::dice::Dice;
 
 /// What a tier is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,7 +145,7 @@ impl Faults {
 
     /// What becomes of a call. Always takes as many numbers, so that a change of one probability
     /// leaves the other faults where they were.
-    pub(super) fn draw(&self, call: Call, random: &mut Random) -> Fate {
+    pub(super) fn draw(&self, call: Call, random: &mut Dice) -> Fate {
         let mut fate = Fate::default();
         for fault in Fault::ALL {
             if random.fraction() < self.chances[call as usize][fault as usize] {
@@ -154,7 +154,7 @@ impl Faults {
         }
         fate.yields = 1 + random.below(self.most_yields.max(1) as usize);
         fate.overtaken_by = 1 + random.below(self.most_overtaken.max(1) as usize);
-        fate.chance = random.next();
+        fate.chance = random.throw();
         fate
     }
 }

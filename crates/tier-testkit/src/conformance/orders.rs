@@ -5,7 +5,7 @@ use std::{fmt::Write as _, str::FromStr as _};
 use cache_core::{Barrier, Effect, Entry, Key, PutOutcome, Selector, Tier};
 
 use super::{Bench, ok, tag, together};
-use crate::random::Random;
+use crate::dice::Dice;
 
 /// Rounds of random orders; each has its own keys, in one tier.
 const ROUNDS: usize = 100;
@@ -48,7 +48,7 @@ impl<T: Tier> Bench<T> {
     pub(super) async fn any_order_ends_in_the_same_state(self) {
         let given = std::env::var(SEED).ok().and_then(|text| u64::from_str(&text).ok());
         let seed = given.unwrap_or(2_718_281_828);
-        let mut random = Random::new(seed);
+        let mut random = Dice::new(seed);
         for round in 0..ROUNDS {
             let source = format!("r{round}");
             let keys = ["a", "b:1", "b:2"].map(|rest| Key::new(format!("{source}:{rest}")));
@@ -89,7 +89,7 @@ impl<T: Tier> Bench<T> {
     }
 
     /// A handful of loads and invalidations, in the order they happened in.
-    fn happenings(&self, random: &mut Random, source: &str, keys: &[Key; 3]) -> Vec<Event> {
+    fn happenings(&self, random: &mut Dice, source: &str, keys: &[Key; 3]) -> Vec<Event> {
         let count = 4 + random.below(6);
         let mut events = Vec::with_capacity(count);
         // Few different ones, so that some are set several times.
