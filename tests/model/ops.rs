@@ -6,9 +6,7 @@ use larder::{Key, Policy, PolicyPatch, ReadMode, ReadOptions, SetOptions, Timest
 
 use tier_testkit::Dice;
 
-use crate::{
-    model::{Call, What},
-};
+use crate::model::{Call, What};
 
 /// What is asked of the cache.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use larder::{ErrorKind, Key, PolicyPatch, ReadMode, ReadOptions, SetOptions};
-use tier_testkit::{Call, Fault, Faults, Dice};
+use tier_testkit::{Call, Dice, Fault, Faults};
 use tokio::task::JoinHandle;
 
 use crate::{

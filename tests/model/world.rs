@@ -8,7 +8,7 @@ use std::{
 };
 
 use larder::{Cache, Clock, Entry, Key, Stamp, SyncTier, Tag, Timestamp, Ttl, tiers::MemoryTier};
-use tier_testkit::{Chaos, ChaosTier, ManualClock, Dice};
+use tier_testkit::{Chaos, ChaosTier, Dice, ManualClock};
 use tokio::sync::oneshot;
 
 use crate::{

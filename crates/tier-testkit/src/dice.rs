@@ -33,7 +33,7 @@ impl Dice {
     }
 
     /// Less than `limit`, which must not be 0.
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub const fn below(&mut self, limit: usize) -> usize {
         (self.throw() % limit as u64) as usize
     }
 

@@ -22,8 +22,10 @@ use std::{
 use cache_core::{CodecError, CodecId, Compression, Dictionary, DictionaryId};
 use codec_compress::Compressor;
 
+use tier_testkit::Dice;
+
 use crate::{
-    documents::{Dice, compressor},
+    documents::compressor,
     frames::{Corpus, Frame, LIMIT},
 };
 

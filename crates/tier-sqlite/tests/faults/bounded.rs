@@ -8,8 +8,7 @@ use tier_sqlite::{SqliteOptions, SqliteTier};
 use tier_testkit::{Dice, ManualClock};
 
 use crate::support::{
-    NOW, assert_no_panics, beside, file, fill, open, options, plain, pragma, right, told,
-    until,
+    NOW, assert_no_panics, beside, file, fill, open, options, plain, pragma, right, told, until,
 };
 
 const MIB: u64 = 1 << 20;

@@ -7,8 +7,8 @@ use cache_core::{Inspect, Key, Tier};
 use tier_testkit::Dice;
 
 use crate::support::{
-    asides, assert_no_panics, beside, cause, clear, entry, file_in_memory, fill, key, make,
-    open, plain, right, works,
+    asides, assert_no_panics, beside, cause, clear, entry, file_in_memory, fill, key, make, open,
+    plain, right, works,
 };
 
 /// Rows of a file: few, since each round opens one and reads all of it. There are many files.
@@ -101,12 +101,12 @@ async fn flips(start: u64) -> Seen {
     for round in 0..FLIPS {
         let (sound, rows) = &files[dice.below(FILES as usize)];
         let mut at = dice.below(sound.len());
-        while !round.is_multiple_of(4) && sound[at as usize] == 0 {
+        while !round.is_multiple_of(4) && sound[at] == 0 {
             at = dice.below(sound.len());
         }
         let bit = dice.below(8);
         let mut flipped = sound.clone();
-        flipped[at as usize] ^= 1 << bit;
+        flipped[at] ^= 1 << bit;
         fs::write(&path, &flipped).unwrap();
         seen.look(&path, rows.clone(), &format!("bit {bit} of byte {at} of {}", sound.len())).await;
     }
@@ -218,8 +218,8 @@ async fn a_thousand_swapped_rows_give_right_answers_or_misses() {
     let (mut dice, mut misses) = (Dice::new(5), 0);
     let other = plain(&path);
     for round in 0..1_000 {
-        let a = dice.below(300);
-        let b = (a + 1 + dice.below(299)) % 300;
+        let a = dice.throw() % 300;
+        let b = (a + 1 + dice.throw() % 299) % 300;
         let columns = dice.pick(&SWAPS);
         let (of_a, of_b) = (key(a), key(b));
         other

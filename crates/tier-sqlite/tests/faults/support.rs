@@ -62,7 +62,7 @@ fn fresh(n: u64) -> Entry {
     let len = match n % 24 {
         0 => 20_000,
         1..=3 => 2_000,
-        _ => 10 + dice.below(200),
+        _ => 10 + dice.throw() % 200,
     };
     // Noise, that no codec makes smaller, and text, that it does.
     let value: Vec<u8> = if n.is_multiple_of(2) {
