@@ -53,6 +53,7 @@ mod hit;
 #[cfg(feature = "sqlite")]
 pub mod import;
 mod inner;
+mod landing;
 mod load;
 mod loading;
 mod missed;
