@@ -189,11 +189,16 @@ fn read(
     let value = match unpack(connection, options, metadata.key, form, value) {
         Ok(value) => value,
         // Sound, but written by a build with more codecs than this one: others can read it.
-        Err(CodecError::UnknownCodec(codec)) => {
+        Err(Unread::Codec(CodecError::UnknownCodec(codec))) => {
             tracing::debug!(%codec, "a codec is not compiled in");
             return Ok(None);
         }
-        Err(error) => return Err(error.to_string()),
+        Err(Unread::Codec(error)) => return Err(error.to_string()),
+        // Nor is it damaged: the next read may find its dictionary.
+        Err(Unread::Dictionary(error)) => {
+            tracing::debug!(dictionary = %form.dictionary, %error, "a dictionary cannot be read now");
+            return Ok(None);
+        }
     };
     let tags = split_tags(metadata.tags).collect::<Result<Vec<_>, _>>();
     let entry = Entry::builder(value, as_of)
@@ -212,6 +217,13 @@ fn read(
     Ok(Some(entry))
 }
 
+/// Why a value cannot be made of what is stored.
+enum Unread {
+    Codec(CodecError),
+    /// SQLite failed to look its dictionary up.
+    Dictionary(rusqlite::Error),
+}
+
 /// The value that is stored in a form. A dictionary that is not known yet is in the file.
 fn unpack(
     connection: &Connection,
@@ -219,21 +231,24 @@ fn unpack(
     key: &str,
     form: Form,
     stored: &[u8],
-) -> Result<Bytes, CodecError> {
+) -> Result<Bytes, Unread> {
     if form.codec == CodecId::RAW {
         return Ok(Bytes::copy_from_slice(stored));
     }
     let Some(compression) = options.compression.as_deref() else {
-        return Err(CodecError::UnknownCodec(form.codec));
+        return Err(Unread::Codec(CodecError::UnknownCodec(form.codec)));
     };
     let source = key.split(':').next().unwrap_or_default();
     let unpack = || compression.unpack(source, form, stored, options.max_value_bytes);
-    match unpack() {
-        Err(CodecError::MissingDictionary(id))
-            if dictionaries::learn(connection, compression, id).unwrap_or(false) =>
-        {
-            unpack()
+    let value = match unpack() {
+        Err(CodecError::MissingDictionary(id)) => {
+            match dictionaries::learn(connection, compression, id) {
+                Ok(true) => unpack(),
+                Ok(false) => Err(CodecError::MissingDictionary(id)),
+                Err(error) => return Err(Unread::Dictionary(error)),
+            }
         }
         value => value,
-    }
+    };
+    value.map_err(Unread::Codec)
 }

@@ -15,7 +15,7 @@
 //! a batch at a time; at each later open, and twice a day, what was added or changed since. What was
 //! loaded or invalidated here later stays so; what was copied once and has gone since, evicted for
 //! example, is not copied again. Until a copy is complete, a miss is looked for in the Python file.
-//! Nothing is copied beyond 15/16 of the tier's largest size.
+//! Nothing is copied beyond 15/16 of the tier's largest size; the rest is, once there is room.
 
 mod barriers;
 mod batch;
