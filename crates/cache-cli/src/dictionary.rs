@@ -39,12 +39,15 @@ pub(crate) async fn run(global: &Global, command: &DictionaryCommand) -> Result<
 
 async fn train(global: &Global, cache: &Cache, sources: &[String]) -> Result<Exit, Failure> {
     let mut trained = Vec::new();
+    let mut failed = None;
     for source in sources {
-        let one = cache.train_dictionary(source).await.map_err(|error| failure(&error))?;
-        if global.format == Format::Table {
-            output::print(&told(&one))?;
+        match cache.train_dictionary(source).await {
+            Ok(one) => trained.push(one),
+            Err(error) => {
+                failed = Some(failure(&error));
+                break;
+            }
         }
-        trained.push(one);
     }
     if global.format == Format::Json {
         let one = |one: &TrainedDictionary| {
@@ -62,8 +65,11 @@ async fn train(global: &Global, cache: &Cache, sources: &[String]) -> Result<Exi
             "schema": "larder.dictionary.train/1",
             "trained": trained.iter().map(one).collect::<Vec<_>>(),
         }))?;
+    } else {
+        trained.iter().try_for_each(|one| output::print(&told(one)))?;
     }
-    Ok(Exit::Done)
+    // What was trained before is told: it is stored.
+    failed.map_or(Ok(Exit::Done), Err)
 }
 
 fn told(one: &TrainedDictionary) -> String {

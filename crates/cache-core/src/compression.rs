@@ -119,12 +119,14 @@ pub trait Dictionaries: fmt::Debug + Send + Sync + 'static {
     /// that no entry refers to.
     async fn keep(&self, dictionary: &Dictionary) -> Result<()>;
 
-    /// Up to `most` values of a source whose lengths are within `lengths`, those stored last first.
+    /// Up to `most` values of a source, and so many bytes of them, whose lengths are within
+    /// `lengths`, those stored last first; one that would be too many bytes is left out.
     async fn samples(
         &self,
         source: &str,
         lengths: RangeInclusive<u64>,
         most: usize,
+        most_bytes: u64,
     ) -> Result<Vec<Bytes>>;
 }
 
@@ -137,9 +139,6 @@ pub trait Compression: fmt::Debug + Send + Sync + 'static {
     /// it is too small, would not shrink by 5 %, or the codec failed.
     fn pack(&self, source: &str, raw: &[u8]) -> Option<Packed>;
 
-    /// Whether [`Compression::pack`] would try at all: it is quick for a value that it would not.
-    fn would_pack(&self, source: &str, raw_len: u64) -> bool;
-
     /// The value that `stored` is a form of.
     ///
     /// # Errors
@@ -148,6 +147,17 @@ pub trait Compression: fmt::Debug + Send + Sync + 'static {
     fn unpack(
         &self,
         source: &str,
+        form: Form,
+        stored: &[u8],
+        limit: u64,
+    ) -> std::result::Result<Bytes, CodecError>;
+
+    /// The same for who only looks at what is stored: it is not counted.
+    ///
+    /// # Errors
+    /// As [`Compression::unpack`].
+    fn inspect(
+        &self,
         form: Form,
         stored: &[u8],
         limit: u64,

@@ -262,6 +262,10 @@ impl Entry {
 
     /// Notes from when on a hit should start a refresh.
     pub fn note_refresh_at(&self, instant: Timestamp) {
+        // All that are made of one compressed entry have one.
+        if let Some(holder) = self.unpacked_from() {
+            holder.0.refresh_at.store(instant.as_millis(), Ordering::Relaxed);
+        }
         self.0.refresh_at.store(instant.as_millis(), Ordering::Relaxed);
     }
 

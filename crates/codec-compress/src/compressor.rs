@@ -1,6 +1,6 @@
 //! Which value is compressed how, and how all that was is read.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use cache_core::{
@@ -119,10 +119,21 @@ impl Compressor {
         self
     }
 
-    /// Length from which on values of a source are compressed without a dictionary, in bytes; `None`
-    /// if they are not.
-    pub fn threshold(&self, source: &str) -> Option<usize> {
-        self.choice(source).map(|(_, threshold)| *threshold)
+    /// Lengths of the values of a source that are compressed with its dictionary, if it has one, in
+    /// bytes; empty if none are.
+    pub fn dictionary_lengths(&self, source: &str) -> RangeInclusive<usize> {
+        match self.choice(source) {
+            Some((_, threshold)) if self.uses_dictionaries(source) => {
+                DICTIONARY_THRESHOLD..=DICTIONARY_MAX.max(threshold.saturating_sub(1))
+            }
+            _ => RangeInclusive::new(1, 0),
+        }
+    }
+
+    /// Length that a value of a source would be stored in; that is not counted.
+    pub fn packed_len(&self, source: &str, raw: &[u8]) -> usize {
+        let packed = self.plan(source, raw.len()).and_then(|plan| plan.encode(raw).ok().flatten());
+        packed.map_or(raw.len(), |packed| packed.len())
     }
 
     /// The dictionary that is known for new values of a source.
@@ -211,10 +222,6 @@ impl Compression for Compressor {
         }
     }
 
-    fn would_pack(&self, source: &str, raw_len: u64) -> bool {
-        self.plan(source, usize::try_from(raw_len).unwrap_or(usize::MAX)).is_some()
-    }
-
     fn unpack(
         &self,
         source: &str,
@@ -228,6 +235,10 @@ impl Compression for Compressor {
             self.statistics.of(source, form.codec, form.dictionary).unpacked(started.elapsed());
         }
         Ok(raw)
+    }
+
+    fn inspect(&self, form: Form, stored: &[u8], limit: u64) -> Result<Bytes, CodecError> {
+        self.decode(form, stored, limit)
     }
 
     fn learn(&self, dictionary: &Dictionary) -> Result<(), CodecError> {

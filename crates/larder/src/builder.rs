@@ -278,7 +278,11 @@ impl CacheBuilder {
         let front = Front::new(&chain, front_clock, self.hit_statistics, self.log_hits);
         let (chain, tasks) = (Arc::new(chain), Tasks::default());
         #[cfg(feature = "zstd")]
-        let training = self.compressor.map(|compressor| {
+        let keeps = |tier: &Guard| tier.tier().as_dictionaries().is_some() && !tier.is_read_only();
+        #[cfg(feature = "zstd")]
+        let compressor = self.compressor.filter(|_| chain.tiers.iter().any(keeps));
+        #[cfg(feature = "zstd")]
+        let training = compressor.map(|compressor| {
             let training = Training::new(compressor, self.automatic, &chain, &clock, &tasks);
             Arc::new(training)
         });

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use cache_core::{
-    Clock, Compression, Dictionaries, Dictionary, Entry, Error as TierError, KeptDictionary, Key,
-    Op,
+    Clock, Compression as _, Dictionaries, Dictionary, Entry, Error as TierError, KeptDictionary,
+    Key, Op,
 };
 use codec_compress::{Compressor, DICTIONARY_THRESHOLD, TrainError, train};
 
@@ -21,6 +21,10 @@ const ENOUGH: usize = 500;
 const SAMPLES: usize = 4_000;
 /// Values that it is then tried on, at most.
 const TRIED: usize = 500;
+/// And so many bytes of them: training looks at far fewer.
+const SAMPLE_BYTES: u64 = 32 << 20;
+/// Longer values teach nothing about small ones.
+const LONGEST_SAMPLE: usize = 64 << 10;
 /// After so many more small values of a source it is looked again whether there are enough.
 const LOOK_EVERY: u64 = 64;
 /// How long others leave a training to a process that was killed.
@@ -108,15 +112,20 @@ impl Cache {
         training.train(source, 0).await
     }
 
-    /// Up to `most` values of a source that the first tier with dictionaries has stored, those stored
+    /// Up to `most` values of a source, and so many bytes of them, that the first tier with dictionaries has stored, those stored
     /// last first: to see how they compress. Changes no counter.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Tier`].
-    pub async fn stored_values(&self, source: &str, most: usize) -> Result<Vec<Bytes>, Error> {
+    pub async fn stored_values(
+        &self,
+        source: &str,
+        most: usize,
+        most_bytes: u64,
+    ) -> Result<Vec<Bytes>, Error> {
         self.inner.open()?;
         let Some((tier, side)) = keepers(&self.inner.chain).next() else { return Ok(Vec::new()) };
-        let values = side.samples(source, 1..=u64::MAX, most);
+        let values = side.samples(source, 1..=u64::MAX, most, most_bytes);
         tier.inspected(Op::Inspect, values).await.map_err(Error::Tier)
     }
 
@@ -214,10 +223,8 @@ impl Training {
     }
 
     fn is_due(&self, source: &str, len: usize) -> bool {
-        let small = DICTIONARY_THRESHOLD..=self.longest(source);
-        if !small.contains(&len)
+        if !self.compressor.dictionary_lengths(source).contains(&len)
             || !self.automatic.includes(source)
-            || !self.compressor.uses_dictionaries(source)
             || self.compressor.current_dictionary(source).is_some()
         {
             return false;
@@ -239,11 +246,6 @@ impl Training {
             Some(progress) => change(progress),
             None => change(sources.entry(source.into()).or_default()),
         }
-    }
-
-    /// Longest value that is compressed with a dictionary only.
-    fn longest(&self, source: &str) -> usize {
-        self.compressor.threshold(source).map_or(0, |threshold| threshold.saturating_sub(1))
     }
 
     async fn train_if_enough(&self, source: &str) {
@@ -272,8 +274,23 @@ impl Training {
                 });
                 tracing::debug!(source, "a dictionary would not make values smaller");
             }
-            Ok(None) | Err(DictionaryError::TooFew { .. }) => {}
+            Err(DictionaryError::TooFew { found, .. }) => {
+                // There cannot be enough before so many more were stored.
+                let missing = ENOUGH.saturating_sub(found) as u64;
+                self.progress(source, |progress| {
+                    progress.look_at = progress.stored + missing.max(LOOK_EVERY) - 1;
+                });
+            }
+            Ok(None) => {}
+            // The guard of the tier has said so.
+            Err(DictionaryError::Tier(error)) => {
+                tracing::debug!(source, %error, "no dictionary was trained");
+            }
             Err(error) => {
+                // Told less and less often.
+                self.progress(source, |progress| {
+                    progress.look_at = progress.stored.saturating_mul(2) + ENOUGH as u64;
+                });
                 let error = cache_core::Chained(&error).to_string();
                 tracing::warn!(source, error, "no dictionary was trained");
             }
@@ -319,9 +336,11 @@ impl Training {
             return Err(DictionaryError::Unused { source_name: source_name() });
         }
         let (tier, side) = keepers(&self.chain).next().ok_or(DictionaryError::NoTier)?;
-        let longest = self.longest(source).max(DICTIONARY_THRESHOLD);
+        let longest = *self.compressor.dictionary_lengths(source).end();
+        let longest = longest.min(LONGEST_SAMPLE);
         let lengths = DICTIONARY_THRESHOLD as u64..=longest as u64;
-        let samples = tier.inspected(Op::Inspect, side.samples(source, lengths, SAMPLES)).await;
+        let samples = side.samples(source, lengths, SAMPLES, SAMPLE_BYTES);
+        let samples = tier.inspected(Op::Inspect, samples).await;
         let samples = samples.map_err(DictionaryError::Tier)?;
         let too_few = |found| DictionaryError::TooFew {
             source_name: source_name(),
@@ -333,14 +352,15 @@ impl Training {
             return Err(too_few(samples.len()));
         }
         let kept = self.kept(source).await?;
-        let version = kept.iter().map(|kept| kept.dictionary.version).max().unwrap_or(0) + 1;
+        let version = kept.iter().map(|kept| kept.dictionary.version).max().unwrap_or(0);
+        let version = version.saturating_add(1);
         let (own_source, created_at) = (source_name(), self.clock.now());
         let (samples, trained) = tokio::task::spawn_blocking(move || {
             let trained = train(&own_source, &samples, version, created_at);
             (samples, trained)
         })
         .await
-        .map_err(|_ended| DictionaryError::Closed)?;
+        .map_err(|ended| panicked(source, &ended))?;
         let dictionary = match trained {
             Ok(Some(dictionary)) => dictionary,
             Ok(None) => return Err(DictionaryError::NoGain { source_name: source_name() }),
@@ -367,14 +387,23 @@ impl Training {
         source: &str,
         values: Vec<Bytes>,
     ) -> Result<(u64, u64), DictionaryError> {
-        let (compressor, source) = (Arc::clone(&self.compressor), source.to_owned());
+        let (compressor, of) = (Arc::clone(&self.compressor), source.to_owned());
+        let source = of.clone();
         let measure = move || {
             values.iter().take(TRIED).fold((0, 0), |(raw, stored), value| {
-                let packed = compressor.pack(&source, value);
-                let len = packed.map_or(value.len(), |packed| packed.bytes.len());
+                let len = compressor.packed_len(&source, value);
                 (raw + value.len() as u64, stored + len as u64)
             })
         };
-        tokio::task::spawn_blocking(measure).await.map_err(|_ended| DictionaryError::Closed)
+        let measured = tokio::task::spawn_blocking(measure).await;
+        measured.map_err(|ended| panicked(&of, &ended))
+    }
+}
+
+/// The error for work on another thread that has not come to its end.
+fn panicked(source: &str, ended: &tokio::task::JoinError) -> DictionaryError {
+    DictionaryError::Train {
+        source_name: source.to_owned(),
+        source: TrainError::Failed(ended.to_string()),
     }
 }

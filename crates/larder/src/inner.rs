@@ -299,7 +299,7 @@ impl Inner {
                 .content_type(content_type)
                 .tags(tags)
                 .build();
-            let entry = self.chain.prepared(&key, entry).await;
+            let entry = self.chain.shared(entry);
             // It may be said to be of another version than the one in force.
             let in_force = self.chain.versions.of(key.source());
             let entry = policy.adjusted(entry, in_force.as_deref());

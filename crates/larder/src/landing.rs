@@ -28,11 +28,7 @@ impl Inner {
             let (key, as_of) = (one.key.clone(), entry.as_of());
             let loaded = entry.clone();
             let hit = move |now| Hit::new(loaded, By::ORIGIN, now).revalidated(revalidated);
-            // Before it is looked at what holds now.
-            let entry = match fate {
-                Fate::Store => self.chain.prepared(&key, entry).await,
-                _ => entry,
-            };
+            let entry = self.chain.shared(entry);
             // Those who wait are given it in any case; it may have been invalidated meanwhile.
             let admitted = Some(entry).filter(|_| fate == Fate::Store);
             let admitted = admitted.and_then(|entry| self.chain.admit(&key, entry));

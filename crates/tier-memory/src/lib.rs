@@ -122,8 +122,8 @@ impl MemoryTier {
     /// The same tier holding values in their compressed form, which takes less memory; each hit
     /// decompresses its value, and whoever decodes one does so anew.
     ///
-    /// A value above 256 KiB is compressed if the chain has had that done, off the threads that
-    /// answer: one that comes from a lower tier is held as it is.
+    /// A value above 256 KiB is held as it is: compressing it, and decompressing it at each hit, would
+    /// keep a thread that answers for milliseconds.
     #[must_use]
     pub fn compressing(mut self, compression: Arc<dyn Compression>) -> Self {
         self.compression = Some(compression);
@@ -133,7 +133,7 @@ impl MemoryTier {
     /// The form of an entry that is held.
     fn packed(&self, key: &Key, entry: &Entry) -> Option<Entry> {
         let compression = self.compression.as_deref()?;
-        if entry.value().len() > PACKED_HERE && !entry.is_packed_for_all() {
+        if entry.value().len() > PACKED_HERE {
             return None;
         }
         let packed = entry.pack(key.source(), compression)?;
@@ -259,7 +259,10 @@ impl SyncTier for MemoryTier {
         if self.compression.is_some()
             && let Some(form) = entry.packed_form()
         {
-            let entry = self.unpacked(key, &entry, form)?;
+            let Some(entry) = self.unpacked(key, &entry, form) else {
+                self.store.remove_if(key, |stored| stored.is_same(&entry));
+                return None;
+            };
             return Some(if verdict == Verdict::Expired { entry.to_expired() } else { entry });
         }
         Some(if verdict == Verdict::Expired { entry.to_expired() } else { entry })

@@ -61,7 +61,10 @@ fn remove_unused(connection: &Connection) -> rusqlite::Result<usize> {
          WHERE id NOT IN (SELECT dictionary FROM totals WHERE entries > 0)
              AND EXISTS (SELECT 1 FROM dictionaries AS later
                  WHERE later.source = dictionaries.source
-                     AND later.version > dictionaries.version)",
+                     AND later.version > dictionaries.version)
+             -- A damaged sum costs no entry.
+             AND NOT EXISTS (SELECT 1 FROM entries
+                 WHERE entries.source = dictionaries.source AND dictionary = dictionaries.id)",
         [],
     )
 }
@@ -200,6 +203,7 @@ impl Dictionaries for SqliteTier {
         source: &str,
         lengths: RangeInclusive<u64>,
         most: usize,
+        most_bytes: u64,
     ) -> Result<Vec<Bytes>> {
         let workers = self.workers(Op::Inspect)?;
         let (source, now) = (Arc::<str>::from(source), self.options.clock.now());
@@ -207,7 +211,7 @@ impl Dictionaries for SqliteTier {
         let bound = |len: u64| i64::try_from(len).unwrap_or(i64::MAX);
         let lengths = (bound(*lengths.start()), bound(*lengths.end()));
         let found = workers.read(move |connection, options| {
-            Ok(found::samples(connection, options, &source, lengths, most, now)?)
+            Ok(found::samples(connection, options, (&source, lengths), (most, most_bytes), now)?)
         });
         found.await.map_err(|failure| tier_error(Op::Inspect, failure))
     }

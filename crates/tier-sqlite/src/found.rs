@@ -57,7 +57,7 @@ pub(crate) fn check(
     options: &SqliteOptions,
     now: Timestamp,
 ) -> Result<(), String> {
-    read(connection, row, options, now).map(drop)
+    read(connection, row, options, now, Looks::Uncounted).map(drop)
 }
 
 /// Whether the file, whatever its format, has what a look needs.
@@ -111,7 +111,7 @@ fn find_up_to(
         return Ok(None);
     }
     let id = row.get(0)?;
-    Ok(Some(match read(connection, row, options, now) {
+    Ok(Some(match read(connection, row, options, now, Looks::Counted) {
         Ok(Some(entry)) => Found::Entry(id, entry),
         Ok(None) => Found::Nothing,
         Err(reason) => Found::Damaged { id, checksum: row.get(12)?, reason },
@@ -122,9 +122,8 @@ fn find_up_to(
 pub(crate) fn samples(
     connection: &Connection,
     options: &SqliteOptions,
-    source: &str,
-    (least, longest): (i64, i64),
-    most: i64,
+    (source, (least, longest)): (&str, (i64, i64)),
+    (most, most_bytes): (i64, u64),
     now: Timestamp,
 ) -> rusqlite::Result<Vec<Bytes>> {
     let mut statement = connection.prepare(&format!(
@@ -133,9 +132,13 @@ pub(crate) fn samples(
          ORDER BY id DESC LIMIT ?5"
     ))?;
     let mut rows = statement.query((source, least, longest, now.as_millis(), most))?;
-    let mut values = Vec::new();
+    let (mut values, mut room) = (Vec::new(), most_bytes);
     while let Some(row) = rows.next()? {
-        if let Ok(Some(entry)) = read(connection, row, options, now) {
+        let raw_len = row.get::<_, i64>(11).map_or(u64::MAX, |len| len.max(0).cast_unsigned());
+        if raw_len <= room
+            && let Ok(Some(entry)) = read(connection, row, options, now, Looks::Uncounted)
+        {
+            room -= raw_len;
             values.push(entry.value().clone());
         }
     }
@@ -148,6 +151,7 @@ fn read(
     row: &Row<'_>,
     options: &SqliteOptions,
     now: Timestamp,
+    looks: Looks,
 ) -> Result<Option<Entry>, String> {
     // Anything but what was written, a NULL or text that is no UTF-8 for example, is damage.
     let damaged = |error: rusqlite::Error| error.to_string();
@@ -186,7 +190,7 @@ fn read(
         dictionary: DictionaryId(metadata.dictionary),
         raw_len,
     };
-    let value = match unpack(connection, options, metadata.key, form, value) {
+    let value = match unpack(connection, options, metadata.key, (form, value), looks) {
         Ok(value) => value,
         // Sound, but written by a build with more codecs than this one: others can read it.
         Err(Unread::Codec(CodecError::UnknownCodec(codec))) => {
@@ -217,6 +221,13 @@ fn read(
     Ok(Some(entry))
 }
 
+/// Whether what is read counts in statistics: what is looked at by who checks or measures does not.
+#[derive(Clone, Copy)]
+enum Looks {
+    Counted,
+    Uncounted,
+}
+
 /// Why a value cannot be made of what is stored.
 enum Unread {
     Codec(CodecError),
@@ -229,17 +240,25 @@ fn unpack(
     connection: &Connection,
     options: &SqliteOptions,
     key: &str,
-    form: Form,
-    stored: &[u8],
+    (form, stored): (Form, &[u8]),
+    looks: Looks,
 ) -> Result<Bytes, Unread> {
     if form.codec == CodecId::RAW {
+        if stored.len() as u64 != form.raw_len {
+            let reason = "it is not as long as declared".to_owned();
+            return Err(Unread::Codec(CodecError::Corrupt { codec: "raw", reason }));
+        }
         return Ok(Bytes::copy_from_slice(stored));
     }
     let Some(compression) = options.compression.as_deref() else {
         return Err(Unread::Codec(CodecError::UnknownCodec(form.codec)));
     };
     let source = key.split(':').next().unwrap_or_default();
-    let unpack = || compression.unpack(source, form, stored, options.max_value_bytes);
+    let limit = options.max_value_bytes;
+    let unpack = || match looks {
+        Looks::Counted => compression.unpack(source, form, stored, limit),
+        Looks::Uncounted => compression.inspect(form, stored, limit),
+    };
     let value = match unpack() {
         Err(CodecError::MissingDictionary(id)) => {
             match dictionaries::learn(connection, compression, id) {

@@ -24,10 +24,13 @@ fn codecs(connection: &Connection) -> rusqlite::Result<Vec<CodecUsage>> {
         return Ok(Vec::new());
     }
     let mut statement = connection.prepare_cached(
-        "SELECT source, codec, dictionary, entries, raw_bytes, stored_bytes,
-             packed, pack_nanos, kept_raw, failed, unpacked, unpack_nanos
-         FROM totals LEFT JOIN codec_times USING (source, codec, dictionary)
-         WHERE entries > 0 OR packed > 0 OR kept_raw > 0
+        // What compressing took may be noted of entries that are all gone, or stored as they are. A
+        // damaged row may have numbers that no codec has.
+        "SELECT source, codec, dictionary, coalesce(entries, 0), coalesce(raw_bytes, 0),
+             coalesce(stored_bytes, 0), packed, pack_nanos, kept_raw, failed, unpacked, unpack_nanos
+         FROM totals FULL JOIN codec_times USING (source, codec, dictionary)
+         WHERE (entries > 0 OR packed > 0 OR kept_raw > 0 OR failed > 0 OR unpacked > 0)
+             AND codec BETWEEN 0 AND 255 AND dictionary BETWEEN 0 AND 4294967295
          ORDER BY source, codec, dictionary",
     )?;
     let rows = statement.query_map([], |row| {

@@ -139,7 +139,7 @@ impl Keeper {
                 Some((_, seen, _)) if seen == version => None,
                 Some((.., after)) => {
                     let (changes, end) = journal::since(connection, shared.node, after)?;
-                    learn_dictionaries(connection, shared, after)?;
+                    learn_dictionaries(connection, shared, after, &changes)?;
                     Some((changes, (epoch, version, end)))
                 }
                 // Another file already, before the first look.
@@ -149,6 +149,7 @@ impl Keeper {
                 None => {
                     let start = shared.journal_start();
                     let (changes, end) = journal::since(connection, shared.node, start)?;
+                    learn_dictionaries(connection, shared, start, &changes)?;
                     Some((changes, (epoch, version, end)))
                 }
             })
@@ -223,13 +224,13 @@ fn learn_dictionaries(
     connection: &Connection,
     shared: &Shared,
     after: i64,
+    changes: &Changes,
 ) -> rusqlite::Result<()> {
-    match &shared.options.compression {
-        Some(compression) if journal::tells_of_dictionaries(connection, after)? => {
-            dictionaries::learn_last(connection, &**compression)
-        }
-        _ => Ok(()),
-    }
+    let Some(compression) = &shared.options.compression else { return Ok(()) };
+    // Of what is not known, they may have been a part.
+    let are_told =
+        matches!(changes, Changes::Unknown) || journal::tells_of_dictionaries(connection, after)?;
+    if are_told { dictionaries::learn_last(connection, &**compression) } else { Ok(()) }
 }
 
 /// A number that changes when another connection has committed.

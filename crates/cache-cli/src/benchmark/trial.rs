@@ -26,13 +26,25 @@ const DOCUMENT: usize = 100 << 10;
 
 /// Values by source.
 #[derive(Debug, Default)]
-pub(super) struct Corpus(Vec<(String, Vec<Bytes>)>);
+pub(super) struct Corpus(Vec<(String, Vec<Bytes>)>, Vec<(String, Vec<Bytes>)>);
+
+/// From so many values on, every third is tried, and dictionaries are trained on the others.
+const ENOUGH: usize = 75;
 
 impl Corpus {
     pub(super) fn add(&mut self, source: String, values: Vec<Bytes>) {
-        if !values.is_empty() {
-            self.0.push((source, values));
+        if values.len() < ENOUGH {
+            if !values.is_empty() {
+                self.0.push((source, values));
+            }
+            return;
         }
+        let (mut tried, mut taught) = (Vec::new(), Vec::new());
+        for (n, value) in values.into_iter().enumerate() {
+            if n % 3 == 2 { &mut tried } else { &mut taught }.push(value);
+        }
+        self.1.push((source.clone(), taught));
+        self.0.push((source, tried));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -103,11 +115,11 @@ pub(super) fn all(corpus: &Corpus, threshold: u64) -> Result<Vec<Trial>, CodecEr
             trials.push(run(corpus, algorithm, level, &compressor)?);
         }
     }
-    // Trained on these very values, of which a part is held back to see whether that pays.
     let mut dictionaries = Vec::new();
-    for (source, values) in &corpus.0 {
+    let lengths = Compressor::new().codec(codec("zstd", 1)?, threshold).dictionary_lengths("");
+    for (source, values) in &corpus.1 {
         let small: Vec<Bytes> =
-            values.iter().filter(|value| value.len() < threshold).cloned().collect();
+            values.iter().filter(|value| lengths.contains(&value.len())).cloned().collect();
         let trained = train(source, &small, 1, Timestamp::from_millis(0));
         dictionaries.extend(trained.ok().flatten());
     }
