@@ -113,6 +113,7 @@ impl Inner {
     }
 
     #[cfg(not(feature = "zstd"))]
+    #[expect(clippy::unused_self, reason = "there are no dictionaries without Zstandard")]
     pub(crate) fn note_stored(&self, _: &[(Key, Entry)]) {}
 
     /// What the synchronous tiers have under a key that is fresh; counted if there is something.
