@@ -202,6 +202,10 @@ pub enum OriginErrorKind {
     Request,
     /// The loader gave up, and says so: what is stale may be served instead.
     GaveUp,
+    /// What came is no answer: an error page with status 200, or an answer that says that it failed.
+    Unusable,
+    /// The source's calls are used up until a quota lets one through again.
+    Quota,
     /// Anything else.
     Other,
 }
@@ -281,5 +285,32 @@ pub trait Origin: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Request, OriginError> {
         let add = |request: Request, (name, value): (&String, &String)| request.param(name, value);
         Ok(values.iter().fold(Request::new(source), add))
+    }
+
+    /// How these questions are best asked: the places of those that one call of
+    /// [`Origin::load_many`] answers, each place once. By default each is asked on its own.
+    fn groups(&self, requests: &[Request]) -> Vec<Vec<usize>> {
+        (0..requests.len()).map(|place| vec![place]).collect()
+    }
+
+    /// Answers several loads, a group that [`Origin::groups`] has made, by one call; in the order
+    /// of the loads. An error is that of all. By default it is one load after the other.
+    ///
+    /// Cancel safety as [`Origin::load`].
+    async fn load_many(
+        &self,
+        loads: Vec<Load>,
+    ) -> Result<Vec<Result<Loaded, OriginError>>, OriginError> {
+        let mut answers = Vec::with_capacity(loads.len());
+        for load in loads {
+            answers.push(self.load(load).await);
+        }
+        Ok(answers)
+    }
+
+    /// Which version the source's data has now, found out by less than a load: the headers of an
+    /// answer, or a small document. `None`: this origin has no such way, which is the default.
+    async fn probe(&self) -> Result<Option<String>, OriginError> {
+        Ok(None)
     }
 }

@@ -347,9 +347,9 @@ pub enum Failure {
     Network,
     /// No whole answer in time.
     Timeout,
-    /// Too many requests: HTTP status 429.
+    /// Too many requests: HTTP status 429, or the source's own quota is used up.
     RateLimited,
-    /// The server's fault: HTTP status 5xx.
+    /// The server's fault: HTTP status 5xx, or what it sent is no answer.
     ServerError,
     /// The request's fault: HTTP status 4xx. Such a status is an answer.
     ClientError,
@@ -369,8 +369,9 @@ impl Failure {
             OriginErrorKind::GaveUp => return None,
             OriginErrorKind::Network => Self::Network,
             OriginErrorKind::Timeout => Self::Timeout,
-            OriginErrorKind::Status(429) => Self::RateLimited,
-            OriginErrorKind::Status(500..=599) => Self::ServerError,
+            OriginErrorKind::Quota | OriginErrorKind::Status(429) => Self::RateLimited,
+            // An error page with status 200 says that the server fails, no more than a 500 does.
+            OriginErrorKind::Unusable | OriginErrorKind::Status(500..=599) => Self::ServerError,
             OriginErrorKind::Status(400..=499) => Self::ClientError,
             _ => Self::Other,
         })
