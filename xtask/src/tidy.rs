@@ -12,10 +12,11 @@ use crate::{
 };
 
 /// What each package of the workspace may use of it; tests may use anything.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("cache-core", &[]),
     ("codec-compress", &["cache-core"]),
     ("origin-http", &["cache-core"]),
+    ("origin-limits", &[]),
     ("python-cache", &["cache-core"]),
     ("tier-memory", &["cache-core"]),
     ("tier-sqlite", &["cache-core", "python-cache"]),
@@ -26,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "cache-core",
             "codec-compress",
             "origin-http",
+            "origin-limits",
             "python-cache",
             "tier-memory",
             "tier-sqlite",

@@ -1,0 +1,164 @@
+//! Letting calls through.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{Ledger, Limits, LimitsError, Urgency, decide::Decision, turns::Turns};
+
+/// Lets the calls of one source through, each when it is due.
+#[derive(Debug)]
+pub struct Limiter {
+    source: Arc<str>,
+    limits: Arc<Limits>,
+    ledger: Arc<Ledger>,
+    turns: Turns,
+    under_way: Option<Arc<Semaphore>>,
+}
+
+/// Leave for one call; held while it is under way.
+#[derive(Debug)]
+#[must_use = "a call is under way as long as its permit is held"]
+pub struct Permit {
+    _under_way: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a call may not be made now, and waiting for it is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The quota is used up.
+    Quota {
+        /// Until it lets a call through again.
+        resets_in: Duration,
+    },
+    /// The API has asked to be left alone.
+    Paused {
+        /// For so long.
+        ends_in: Duration,
+    },
+}
+
+/// How much of its quota a source has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Calls in the window up to now, of all who share the ledger.
+    pub used: u32,
+    /// Calls that the quota allows in it.
+    pub allowed: u32,
+    /// How long the window is.
+    pub window: Duration,
+    /// If it is used up, until it lets a call through.
+    pub resets_in: Option<Duration>,
+}
+
+impl Limiter {
+    /// A limiter of `source`, by which the ledger knows it.
+    ///
+    /// # Errors
+    /// As [`Limits::check`].
+    pub fn new(
+        source: impl Into<Arc<str>>,
+        limits: Limits,
+        ledger: Arc<Ledger>,
+    ) -> Result<Self, LimitsError> {
+        limits.check()?;
+        let under_way = limits.concurrency.map(|most| {
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(most))
+        });
+        let source = source.into();
+        Ok(Self { source, limits: Arc::new(limits), ledger, turns: Turns::new(), under_way })
+    }
+
+    /// What it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Waits until a call may be made, and counts it.
+    ///
+    /// Foreground calls of this process go before background ones; those of other processes come in
+    /// between. Cancel safe: a call is counted only when this has returned, but for the instant
+    /// between its being counted and the return.
+    ///
+    /// # Errors
+    /// [`Refusal`], at once, if it would have to wait for the end of a quota or of a pause.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn acquire(&self, urgency: Urgency) -> Result<Permit, Refusal> {
+        let place = self.turns.queue(urgency).await;
+        loop {
+            let turn = place.turn().await;
+            let under_way = tokio::select! {
+                biased;
+                () = place.must_give_way() => continue,
+                permit = self.slot() => permit,
+            };
+            loop {
+                let Some(wait) = self.pass(urgency).await? else {
+                    return Ok(Permit { _under_way: under_way });
+                };
+                // Nothing is taken ahead: who gives way now, or is dropped, loses nothing.
+                tokio::select! {
+                    biased;
+                    () = place.must_give_way() => break,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+            drop(turn);
+        }
+    }
+
+    /// Takes leave for a call, or says how long to wait before asking again.
+    async fn pass(&self, urgency: Urgency) -> Result<Option<Duration>, Refusal> {
+        match self.take(urgency).await {
+            Decision::Go { warns, .. } => {
+                if warns {
+                    self.warn();
+                }
+                Ok(None)
+            }
+            Decision::Wait(wait) => Ok(Some(wait)),
+            Decision::Full(resets_in) => Err(Refusal::Quota { resets_in }),
+            Decision::Paused(ends_in) => Err(Refusal::Paused { ends_in }),
+        }
+    }
+
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // Closed never.
+        Arc::clone(self.under_way.as_ref()?).acquire_owned().await.ok()
+    }
+
+    async fn take(&self, urgency: Urgency) -> Decision {
+        let (source, limits) = (Arc::clone(&self.source), Arc::clone(&self.limits));
+        self.ledger.on(move |ledger| ledger.take(&source, &limits, urgency)).await
+    }
+
+    fn warn(&self) {
+        let Some(quota) = self.limits.quota else { return };
+        tracing::warn!(
+            source = &*self.source,
+            quota = quota.count,
+            window = ?quota.per,
+            "four fifths of the source's quota are used up"
+        );
+    }
+
+    /// Lets no call of the source through for a while, whoever shares the ledger: the API has asked
+    /// for that. A pause that ends later stays.
+    pub async fn pause(&self, pause: Duration) {
+        let source = Arc::clone(&self.source);
+        self.ledger.on(move |ledger| ledger.pause(&source, pause)).await;
+    }
+
+    /// How much of the quota is used; `None` if there is none.
+    pub async fn usage(&self) -> Option<Usage> {
+        let quota = self.limits.quota?;
+        let (source, limits) = (Arc::clone(&self.source), Arc::clone(&self.limits));
+        let (used, resets_in) = self.ledger.on(move |ledger| ledger.used(&source, &limits)).await;
+        Some(Usage { used, allowed: quota.count, window: quota.per, resets_in })
+    }
+}

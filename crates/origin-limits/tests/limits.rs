@@ -1,0 +1,226 @@
+//! What a limiter lets through, by each kind of ledger.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use origin_limits::{Ledger, Limiter, Limits, Rate, Refusal, Urgency};
+use proptest::prelude::*;
+
+const SECOND: i64 = 1_000_000;
+
+/// A clock that tests move.
+#[derive(Clone)]
+struct Hands(Arc<AtomicI64>);
+
+impl Hands {
+    fn at(seconds: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(seconds * SECOND)))
+    }
+
+    fn of(&self, ledger: Ledger) -> Arc<Ledger> {
+        let hands = Arc::clone(&self.0);
+        Arc::new(ledger.with_clock(move || hands.load(Ordering::SeqCst)))
+    }
+
+    fn advance(&self, micros: i64) {
+        self.0.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+fn quota(count: u32, seconds: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.quota = Some(Rate { count, per: Duration::from_secs(seconds) });
+    limits
+}
+
+fn limiter(limits: &Limits, ledger: &Arc<Ledger>) -> Limiter {
+    Limiter::new("census", limits.clone(), Arc::clone(ledger)).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+/// In memory, and in a file through two handles in turn, as two processes have them.
+fn ledgers(hands: &Hands, dir: &tempfile::TempDir) -> Vec<Vec<Arc<Ledger>>> {
+    let filed = || hands.of(Ledger::at(dir.path().join("calls.db")));
+    vec![vec![hands.of(Ledger::in_memory())], vec![filed(), filed()]]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn a_quota_is_an_exact_sliding_window(
+        count in 1..12_u32,
+        gaps in prop::collection::vec(0..4 * SECOND, 1..60),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let hands = Hands::at(1_000);
+        let limits = quota(count, 10);
+        for ledgers in ledgers(&hands, &dir) {
+            let limiters: Vec<Limiter> = ledgers.iter().map(|one| limiter(&limits, one)).collect();
+            let mut made: VecDeque<i64> = VecDeque::new();
+            for (turn, gap) in gaps.iter().enumerate() {
+                hands.advance(*gap);
+                let now = hands.0.load(Ordering::SeqCst);
+                while made.front().is_some_and(|at| *at <= now - 10 * SECOND) {
+                    made.pop_front();
+                }
+                let asked = limiters[turn % limiters.len()].acquire(Urgency::Foreground);
+                match runtime().block_on(asked) {
+                    Ok(_permit) => {
+                        prop_assert!(made.len() < count as usize, "one too many");
+                        made.push_back(now);
+                    }
+                    Err(Refusal::Quota { resets_in }) => {
+                        prop_assert_eq!(made.len(), count as usize, "one too few");
+                        let until = i64::try_from(resets_in.as_micros()).unwrap();
+                        prop_assert_eq!(now + until, made[0] + 10 * SECOND);
+                    }
+                    Err(other) => prop_assert!(false, "{other:?}"),
+                }
+            }
+            hands.advance(100 * SECOND);
+        }
+    }
+}
+
+#[test]
+fn a_day_lets_no_more_through_than_its_quota_however_the_calls_fall() {
+    // A bucket of 500 that refills through the day would have let 979 through here.
+    let hands = Hands::at(0);
+    let one = limiter(&quota(500, 86_400), &hands.of(Ledger::in_memory()));
+    let mut through = 0;
+    for _ in 0..86_400 / 60 {
+        let asked = runtime().block_on(one.acquire(Urgency::Foreground));
+        through += u32::from(asked.is_ok());
+        hands.advance(60 * SECOND);
+    }
+    assert_eq!(through, 500);
+}
+
+#[test]
+fn a_restart_forgets_neither_calls_nor_pauses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("below/calls.db");
+    let hands = Hands::at(1_000);
+    let limits = quota(2, 60);
+    for _ in 0..2 {
+        let one = limiter(&limits, &hands.of(Ledger::at(&path)));
+        assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_ok());
+    }
+    let one = limiter(&limits, &hands.of(Ledger::at(&path)));
+    let refused = Refusal::Quota { resets_in: Duration::from_secs(60) };
+    assert_eq!(runtime().block_on(one.acquire(Urgency::Foreground)).unwrap_err(), refused);
+    let usage = runtime().block_on(one.usage()).unwrap();
+    assert_eq!((usage.used, usage.allowed, usage.resets_in), (2, 2, Some(Duration::from_secs(60))));
+    hands.advance(60 * SECOND);
+    runtime().block_on(one.pause(Duration::from_secs(30)));
+    let other = limiter(&limits, &hands.of(Ledger::at(&path)));
+    let paused = Refusal::Paused { ends_in: Duration::from_secs(30) };
+    assert_eq!(runtime().block_on(other.acquire(Urgency::Foreground)).unwrap_err(), paused);
+    hands.advance(30 * SECOND);
+    assert!(runtime().block_on(other.acquire(Urgency::Foreground)).is_ok());
+}
+
+#[test]
+fn a_reserve_is_for_the_foreground() {
+    let hands = Hands::at(1_000);
+    let mut limits = quota(10, 60);
+    limits.reserve = 0.2;
+    let dir = tempfile::tempdir().unwrap();
+    for ledgers in ledgers(&hands, &dir) {
+        let one = limiter(&limits, &ledgers[0]);
+        let through = |urgency| runtime().block_on(one.acquire(urgency)).is_ok();
+        assert_eq!((0..20).filter(|_| through(Urgency::Background)).count(), 8);
+        assert_eq!((0..20).filter(|_| through(Urgency::Foreground)).count(), 2);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_used_stops_nobody_and_is_gone_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("place");
+    std::fs::write(&place, "no directory").unwrap();
+    let hands = Hands::at(1_000);
+    let one = limiter(&quota(2, 60), &hands.of(Ledger::at(place.join("calls.db"))));
+    let through = || runtime().block_on(one.acquire(Urgency::Foreground)).is_ok();
+    assert!(through());
+    std::fs::remove_file(&place).unwrap();
+    assert!(through());
+    assert!(place.join("calls.db").exists(), "it works again");
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::write(&place, "no directory").unwrap();
+    assert!(!through(), "what this process has called it knows without the file");
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_another_programs_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("calls.db");
+    let hands = Hands::at(1_000);
+    std::fs::write(&path, "this is no data base, but long enough to look at".repeat(100)).unwrap();
+    let one = limiter(&quota(1, 60), &hands.of(Ledger::at(&path)));
+    assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_ok());
+    assert!(dir.path().join("calls.db.damaged").exists());
+    let again = limiter(&quota(1, 60), &hands.of(Ledger::at(&path)));
+    assert!(runtime().block_on(again.acquire(Urgency::Foreground)).is_err(), "made anew");
+
+    let foreign = dir.path().join("other.db");
+    rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t(a)").unwrap();
+    let before = std::fs::read(&foreign).unwrap();
+    let one = limiter(&quota(1, 60), &hands.of(Ledger::at(&foreign)));
+    assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_ok(), "by memory");
+    assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_err(), "by memory");
+    assert_eq!(std::fs::read(&foreign).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("calls.db");
+    let one = limiter(&quota(1, 60), &Arc::new(Ledger::at(&path)));
+    assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_ok());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn senseless_limits_are_refused() {
+    let ledger = Arc::new(Ledger::in_memory());
+    let refused = |change: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Limiter::new("a", limits, Arc::clone(&ledger)).unwrap_err().to_string()
+    };
+    assert!(refused(|l| l.burst = 0).contains("nothing"));
+    assert!(refused(|l| l.concurrency = Some(0)).contains("nothing"));
+    assert!(
+        refused(|l| l.rate = Some(Rate { count: 0, per: Duration::from_secs(1) }))
+            .contains("nothing")
+    );
+    assert!(
+        refused(|l| l.quota = Some(Rate { count: 1, per: Duration::ZERO })).contains("nothing")
+    );
+    assert!(
+        refused(|l| l.rate = Some(Rate { count: 500, per: Duration::from_hours(24) }))
+            .contains("quota")
+    );
+    assert!(
+        refused(|l| l.rate = Some(Rate { count: 9, per: Duration::from_micros(8) }))
+            .contains("microsecond")
+    );
+    assert!(refused(|l| l.quota = Some(Rate { count: 9, per: Duration::MAX })).contains("366"));
+    assert!(refused(|l| l.reserve = 1.0).contains("share"));
+    assert!(refused(|l| l.reserve = f64::NAN).contains("share"));
+}
