@@ -259,6 +259,11 @@ impl OriginError {
         &self.origin
     }
 
+    /// What happened, without the source's name.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// How long the origin asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after

@@ -14,7 +14,7 @@ use futures_util::{
     future::{Either, select},
     stream,
 };
-use larder::{Cache, Error, Request, ServedBy, Tag};
+use larder::{Cache, Error, ReadOptions, Request, ServedBy, Tag};
 
 use crate::Market;
 
@@ -181,7 +181,9 @@ impl Warmer {
         let answers = tasks.map(async |task| {
             let began = Instant::now();
             let answer = match &task.request {
-                Ok(request) => cache.request(request).await,
+                Ok(request) => {
+                    cache.request_with(request, ReadOptions::default().in_background()).await
+                }
                 Err(error) => Err(error.clone()),
             };
             (task, answer, began.elapsed())

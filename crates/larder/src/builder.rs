@@ -1,7 +1,7 @@
 //! Putting a chain together.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, LazyLock, atomic::AtomicBool},
     time::Duration,
 };
@@ -10,7 +10,8 @@ use cache_core::{Clock, Origin, Tier, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::{
-    Cache, Policy, TierOptions,
+    Cache, Ledger, OriginOptions, Policy, TierOptions,
+    asking::Asker,
     chain::Chain,
     flight::Flights,
     front::{Front, FrontClock},
@@ -50,6 +51,8 @@ pub struct CacheBuilder {
     clock: Option<Arc<dyn Clock>>,
     policies: Policies,
     origins: HashMap<String, Arc<dyn Origin>>,
+    origin_options: BTreeMap<String, OriginOptions>,
+    ledger: Option<Arc<Ledger>>,
     strict: bool,
     offline: bool,
     log_hits: bool,
@@ -78,6 +81,14 @@ pub enum BuildError {
     TierOptions {
         /// Its name.
         tier: &'static str,
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// The options of a source's origin make no sense.
+    #[error("the options of the origin of `{name}` make no sense: {problem}")]
+    OriginOptions {
+        /// The source.
+        name: String,
         /// What is wrong with them.
         problem: String,
     },
@@ -122,6 +133,8 @@ impl Default for CacheBuilder {
             clock: None,
             policies: Policies::default(),
             origins: HashMap::new(),
+            origin_options: BTreeMap::new(),
+            ledger: None,
             strict: false,
             lease: Duration::from_secs(5),
             offline: false,
@@ -165,6 +178,19 @@ impl CacheBuilder {
     /// The same for an origin that others hold too.
     pub fn shared_origin(mut self, source: impl Into<String>, origin: Arc<dyn Origin>) -> Self {
         self.origins.insert(source.into(), origin);
+        self
+    }
+
+    /// How the origin of `source` is asked, by its own loads and by those that callers bring.
+    /// Default: as soon as there is something to load, and once.
+    pub fn origin_options(mut self, source: impl Into<String>, options: OriginOptions) -> Self {
+        self.origin_options.insert(source.into(), options);
+        self
+    }
+
+    /// Where calls are remembered that count towards limits. Default: in this process's memory.
+    pub fn ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Some(Arc::new(ledger));
         self
     }
 
@@ -244,7 +270,8 @@ impl CacheBuilder {
     /// The chain. Opens nothing: a tier that is down now is used when it comes up.
     ///
     /// # Errors
-    /// [`BuildError::DuplicateTier`], [`BuildError::Policy`], [`BuildError::TierOptions`].
+    /// [`BuildError::DuplicateTier`], [`BuildError::Policy`], [`BuildError::TierOptions`],
+    /// [`BuildError::OriginOptions`].
     pub fn build(self) -> Result<Cache, BuildError> {
         let mut names = BTreeSet::new();
         if let Some(twice) = self.tiers.iter().find(|(tier, _)| !names.insert(tier.name())) {
@@ -267,11 +294,36 @@ impl CacheBuilder {
                 return Err(BuildError::TierOptions { tier: tier.name(), problem });
             }
         }
+        for (name, options) in &self.origin_options {
+            if let Some(problem) = options.problem() {
+                return Err(BuildError::OriginOptions { name: name.clone(), problem });
+            }
+        }
         let front_clock = match &self.clock {
             None => FrontClock::Machine(&MACHINE),
             Some(clock) => FrontClock::Other(Arc::clone(clock)),
         };
+        let memory = Arc::new(match &self.clock {
+            None => Ledger::in_memory(),
+            Some(clock) => {
+                let clock = Arc::clone(clock);
+                let now = move || clock.now().as_millis().saturating_mul(1_000);
+                Ledger::in_memory().with_clock(now)
+            }
+        });
+        let shared = self.ledger.as_ref().unwrap_or(&memory);
         let clock = self.clock.unwrap_or_else(|| Arc::new(Machine));
+        let askers = self.origin_options.iter().map(|(name, options)| {
+            // No file is made for sources that need none.
+            let ledger = if options.limits.is_remembered() { shared } else { &memory };
+            let asker = Asker::new(name, options, Arc::clone(ledger), Arc::clone(&clock));
+            let asker = asker.map_err(|error| BuildError::OriginOptions {
+                name: name.clone(),
+                problem: error.to_string(),
+            })?;
+            Ok((name.clone(), Arc::new(asker)))
+        });
+        let askers = askers.collect::<Result<_, BuildError>>()?;
         let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
         let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict, self.lease);
@@ -293,6 +345,7 @@ impl CacheBuilder {
             training,
             clock,
             origins: self.origins,
+            askers,
             flights: Arc::new(Flights::default()),
             looks: Arc::new(Flights::default()),
             throttle: Throttle::default(),

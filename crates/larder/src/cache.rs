@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::{
-    CacheBuilder, CloseReport, Error, Hit, Policy, Removed, SetOptions, SetOutcome, Stats,
-    TierLatency, guard::Guard, inner::Inner,
+    CacheBuilder, CloseReport, Error, Hit, Policy, QuotaUsage, Removed, SetOptions, SetOutcome,
+    Stats, TierLatency, guard::Guard, inner::Inner,
 };
 
 /// How long tasks that closing has dropped may take to notice.
@@ -201,6 +201,11 @@ impl Cache {
     /// What holds for the values of a source.
     pub fn policy(&self, source: &str) -> &Policy {
         self.inner.chain.policies.of(source)
+    }
+
+    /// How much of the quota of `source` is used, by all who share the ledger; `None` if it has none.
+    pub async fn quota(&self, source: &str) -> Option<QuotaUsage> {
+        self.inner.askers.get(source)?.limiter().usage().await
     }
 
     /// Whether no origin is ever asked.

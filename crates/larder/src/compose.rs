@@ -53,6 +53,10 @@ impl CacheBuilder {
         for source in sources {
             builder = builder.policy(source, config.policy_for(source));
         }
+        for (name, source) in &config.sources {
+            builder = builder.origin_options(name, config.origin_options(source));
+        }
+        let builder = ledger(builder, config);
         http(compression::training(builder, config, compressor), config)
     }
 }
@@ -130,6 +134,20 @@ fn sqlite(
     Err(missing("the SQLite tier", "sqlite"))
 }
 
+#[cfg(feature = "sqlite")]
+fn ledger(builder: CacheBuilder, config: &CacheConfig) -> CacheBuilder {
+    match config.ledger_path() {
+        Some(path) => builder.ledger(crate::Ledger::at(path)),
+        None => builder,
+    }
+}
+
+/// Without SQLite, calls are remembered in memory.
+#[cfg(not(feature = "sqlite"))]
+fn ledger(builder: CacheBuilder, _: &CacheConfig) -> CacheBuilder {
+    builder
+}
+
 #[cfg(feature = "http")]
 fn http(mut builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
     let client = origin_http::HttpClient::default();
@@ -144,8 +162,6 @@ fn http(mut builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder,
         http.headers = exposed(&source.headers);
         http.timeout = source.timeout;
         http.max_body_bytes = source.max_body;
-        http.rate =
-            source.rate_limit.map(|rate| origin_http::Rate { count: rate.count, per: rate.per });
         let origin = origin_http::HttpOrigin::with_client(http, &client)
             .map_err(|error| BuildError::Source { name: name.clone(), source: error.into() })?;
         builder = builder.origin(name, origin);

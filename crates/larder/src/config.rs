@@ -28,6 +28,7 @@ mod interpolate;
 mod layer;
 mod loader;
 mod model;
+mod origin;
 mod place;
 mod policies;
 mod redact;
@@ -46,6 +47,7 @@ pub use self::{
     error::{ConfigError, ValueError},
     loader::{Loaded, Loader},
     model::{CacheConfig, MonitoringConfig, PrefetchConfig},
+    origin::RetryConfig,
     place::Provenance,
     policies::{DefaultsConfig, SourceConfig},
     settings::{Setting, Warning},

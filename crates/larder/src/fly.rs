@@ -7,7 +7,7 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Error, Hit, LoadContext, Policy, StaleReason,
+    Error, Hit, LoadContext, Policy, StaleReason, Urgency,
     chain::{Found, Look, Skip},
     flight::Flight,
     guard::Guard,
@@ -444,6 +444,7 @@ fn contexts(pending: &[Pending], as_of: Stamp) -> Vec<LoadContext> {
         as_of,
         stored: one.stored.clone(),
         policy: Arc::clone(&one.wanted.policy),
+        urgency: if one.behind { Urgency::Background } else { one.wanted.urgency },
     };
     pending.iter().map(context).collect()
 }

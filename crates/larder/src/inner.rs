@@ -16,7 +16,8 @@ use cache_core::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, StaleReason,
+    Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, StaleReason, Urgency,
+    asking::Asker,
     chain::{Chain, Look, Skip},
     flight::{self, Flights, Part},
     front::Front,
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) training: Option<Arc<crate::dictionaries::Training>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
+    /// Of the sources whose origin is not simply asked.
+    pub(crate) askers: HashMap<String, Arc<Asker>>,
     /// Loads under way.
     pub(crate) flights: Arc<Flights<Key, Outcome, Hit>>,
     /// Looks into lower tiers under way.
@@ -69,6 +72,7 @@ pub(crate) struct Wanted {
     pub(crate) skip: Skip,
     pub(crate) mode: ReadMode,
     pub(crate) allow_stale: bool,
+    pub(crate) urgency: Urgency,
 }
 
 impl Wanted {
@@ -140,15 +144,22 @@ impl Inner {
             };
             skip = skip.with(at);
         }
-        let (mode, allow_stale) = (options.mode, options.allow_stale);
-        Ok(Wanted { policy, patched, skip, mode, allow_stale })
+        let ReadOptions { mode, allow_stale, urgency, .. } = *options;
+        Ok(Wanted { policy, patched, skip, mode, allow_stale, urgency })
     }
 
     /// What a call without options wants.
     pub(crate) fn usual(&self, source: &str) -> Wanted {
         let policy = Arc::clone(self.chain.policies.of(source));
         let skip = Skip::default();
-        Wanted { policy, patched: false, skip, mode: ReadMode::Normal, allow_stale: false }
+        Wanted {
+            policy,
+            patched: false,
+            skip,
+            mode: ReadMode::Normal,
+            allow_stale: false,
+            urgency: Urgency::Foreground,
+        }
     }
 
     /// Does `work` as a whole though its caller goes away, or does not poll it again while others
@@ -448,6 +459,11 @@ impl Inner {
 
     pub(crate) fn origin(&self, source: &str) -> Result<Arc<dyn Origin>, Error> {
         self.origins.get(source).map(Arc::clone).ok_or_else(|| self.no_origin(source))
+    }
+
+    /// What stands between loads of a source and its origin, if anything does.
+    pub(crate) fn asker(&self, source: &str) -> Option<Arc<Asker>> {
+        self.askers.get(source).map(Arc::clone)
     }
 
     pub(crate) fn no_origin(&self, source: &str) -> Error {

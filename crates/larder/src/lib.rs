@@ -32,6 +32,7 @@
 //! The methods of [`Cache`] that wait need a tokio runtime around them: loads run in tasks of
 //! their own, so that a caller that goes away does not cancel what others wait for.
 
+mod asking;
 mod breaker;
 mod builder;
 mod cache;
@@ -58,6 +59,7 @@ mod load;
 mod loading;
 mod missed;
 mod note;
+mod origin_options;
 mod outcome;
 mod packing;
 mod pauses;
@@ -93,6 +95,9 @@ pub use crate::{
     error::Error,
     hit::{Hit, ServedBy, StaleReason},
     load::LoadContext,
+    origin_options::{
+        Ledger, Limits, LimitsError, OriginOptions, QuotaUsage, Rate, RetryOptions, Urgency,
+    },
     outcome::{CloseReport, PutReport, ReadMode, ReadOptions, Removed, SetOptions, SetOutcome},
     policy::{Failure, Failures, Policy, PolicyPatch},
     stats::{Latency, Stats, TierLatency, TierStats},

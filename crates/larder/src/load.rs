@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use cache_core::{Entry, Key, Loaded, OriginError, OriginErrorKind, Stamp};
 
-use crate::Policy;
+use crate::{Policy, Urgency};
 
 /// What a loader may want to know about the load it does.
 ///
@@ -21,6 +21,8 @@ pub struct LoadContext {
     pub stored: Option<Entry>,
     /// What holds for this load.
     pub policy: Arc<Policy>,
+    /// Who waits for it.
+    pub urgency: Urgency,
 }
 
 impl LoadContext {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use cache_core::{Key, PutOutcome, Tag, Ttl};
 
-use crate::PolicyPatch;
+use crate::{PolicyPatch, Urgency};
 
 /// Where a read looks, and whether it loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub struct ReadOptions {
     /// What holds for this call in place of the source's policy. Of calls that share a load, those
     /// of the first hold for the load.
     pub policy: PolicyPatch,
+    /// Who waits for a load: one in the background gives way to others of its source.
+    pub urgency: Urgency,
 }
 
 impl ReadOptions {
@@ -75,6 +77,13 @@ impl ReadOptions {
     #[must_use]
     pub fn skip(mut self, tier: impl Into<Cow<'static, str>>) -> Self {
         self.skip.push(tier.into());
+        self
+    }
+
+    /// Loads give way to those that somebody waits for.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.urgency = Urgency::Background;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     any::{Any, type_name},
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, fly::no_answer,
-    reads::Reads,
+    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, Urgency, asking::Asker,
+    fly::no_answer, reads::Reads,
 };
 
 impl Cache {
@@ -161,6 +161,7 @@ impl Cache {
         if let Some(hit) = peeked {
             reads.note_peeked(hit);
         }
+        let load = self.asked_once(key.source(), load);
         Answer::Later(Box::pin(async move {
             let options = ReadOptions::default();
             self.inner.answer(&mut reads, Vec::new(), &options, one(load)).await?;
@@ -186,7 +187,29 @@ impl Cache {
         F: FnOnce(LoadContext) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
     {
+        let load = self.asked_once(key.source(), load);
         self.read(key, Vec::new(), options, one(load)).await
+    }
+
+    /// A loader that its caller brings, which can be called once, when its source's turn has come.
+    fn asked_once<F, Fut>(
+        &self,
+        source: &str,
+        load: F,
+    ) -> impl FnOnce(LoadContext) -> BoxFuture<'static, Result<Loaded, OriginError>> + Send + use<F, Fut>
+    where
+        F: FnOnce(LoadContext) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+    {
+        let asker = self.inner.asker(source);
+        move |context| -> BoxFuture<'static, _> {
+            let Some(asker) = asker else { return Box::pin(load(context)) };
+            // Called inside: no part of a load happens before its turn.
+            Box::pin(async move {
+                let urgency = context.urgency;
+                asker.once(urgency, async move { load(context).await }).await
+            })
+        }
     }
 
     async fn read<L, Fut>(
@@ -253,8 +276,18 @@ impl Cache {
     {
         let mut reads = Reads::new(&self.inner, keys, &options)?;
         reads.peek(&self.inner);
-        self.inner.answer(&mut reads, Vec::new(), &options, many(load)).await?;
+        let askers = self.askers_of(keys);
+        self.inner.answer(&mut reads, Vec::new(), &options, many(askers, load)).await?;
         Ok(reads.answers(&self.inner))
+    }
+
+    /// What stands before the sources of `keys`.
+    fn askers_of(&self, keys: &[Key]) -> Vec<Arc<Asker>> {
+        if self.inner.askers.is_empty() {
+            return Vec::new();
+        }
+        let sources: BTreeSet<&str> = keys.iter().map(Key::source).collect();
+        sources.into_iter().filter_map(|source| self.inner.asker(source)).collect()
     }
 
     /// The answer to `request`: stored, or loaded from the origin of its source and stored.
@@ -293,9 +326,13 @@ impl Cache {
             };
         };
         let request = request.clone();
-        let load = move |context: LoadContext| {
+        let asker = self.inner.asker(request.source());
+        let load = move |context: LoadContext| async move {
             let load = Load::new(request).with_stored(context.stored);
-            async move { origin.load(load).await }
+            match asker {
+                None => origin.load(load).await,
+                Some(asker) => asker.ask(context.urgency, || origin.load(load.clone())).await,
+            }
         };
         self.read(&key, tags, options, one(load)).await
     }
@@ -332,8 +369,10 @@ where
     }
 }
 
-/// A loader that answers in any order as one that answers in the order it was asked.
+/// A loader that answers in any order as one that answers in the order it was asked. It is one call
+/// to each of the sources that it is asked about.
 fn many<F, Fut>(
+    askers: Vec<Arc<Asker>>,
     load: F,
 ) -> impl FnOnce(Vec<LoadContext>) -> BoxFuture<'static, Vec<Result<Loaded, Error>>> + Send + 'static
 where
@@ -343,6 +382,16 @@ where
         + 'static,
 {
     |contexts| {
+        let load = |contexts: Vec<LoadContext>| {
+            let urgency = contexts.first().map_or_else(Urgency::default, |one| one.urgency);
+            let asked: BTreeSet<&str> = contexts.iter().map(|one| one.key.source()).collect();
+            let askers: Vec<_> =
+                askers.into_iter().filter(|asker| asked.contains(asker.source())).collect();
+            let call: BoxFuture<'static, _> = Box::pin(async move { load(contexts).await });
+            askers.into_iter().fold(call, move |call, asker| {
+                Box::pin(async move { asker.once(urgency, call).await })
+            })
+        };
         Box::pin(async move {
             let keys: Vec<Key> = contexts.iter().map(|context| context.key.clone()).collect();
             let mut answers: HashMap<Key, Result<Loaded, Error>> = match load(contexts).await {

@@ -24,7 +24,6 @@ pub struct TierOptions {
 impl TierOptions {
     /// What is wrong with them, for people.
     pub(crate) fn problem(&self) -> Option<&'static str> {
-        let BreakerOptions { failures, error_share, window, cooldown, max_cooldown } = self.breaker;
         let problems = [
             (
                 self.required && self.read_only,
@@ -35,18 +34,9 @@ impl TierOptions {
                 "a time limit of zero lets nothing through",
             ),
             (self.max_ttl.is_some_and(|max| max.is_zero()), "a max_ttl of zero keeps nothing"),
-            (failures == 0, "failures is 0, and a breaker opens after 1 at least"),
-            (
-                !(error_share > 0.0 && error_share <= 1.0),
-                "error_share is no share above 0 and up to 1",
-            ),
-            (
-                window.is_zero() || cooldown.is_zero(),
-                "a breaker's window and cooldown are longer than zero",
-            ),
-            (max_cooldown < cooldown, "max_cooldown is shorter than cooldown"),
         ];
-        problems.into_iter().find_map(|(wrong, problem)| wrong.then_some(problem))
+        let problem = problems.into_iter().find_map(|(wrong, problem)| wrong.then_some(problem));
+        problem.or_else(|| self.breaker.problem())
     }
 
     /// A tier without which a `set` fails.
@@ -123,6 +113,24 @@ pub struct BreakerOptions {
 }
 
 impl BreakerOptions {
+    /// What is wrong with them, for people.
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        let Self { failures, error_share, window, cooldown, max_cooldown } = *self;
+        let problems = [
+            (failures == 0, "failures is 0, and a breaker opens after 1 at least"),
+            (
+                !(error_share > 0.0 && error_share <= 1.0),
+                "error_share is no share above 0 and up to 1",
+            ),
+            (
+                window.is_zero() || cooldown.is_zero(),
+                "a breaker's window and cooldown are longer than zero",
+            ),
+            (max_cooldown < cooldown, "max_cooldown is shorter than cooldown"),
+        ];
+        problems.into_iter().find_map(|(wrong, problem)| wrong.then_some(problem))
+    }
+
     /// Opens after so many failures in a row.
     #[must_use]
     pub const fn failures(mut self, failures: u32) -> Self {

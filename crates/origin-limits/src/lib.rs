@@ -60,6 +60,41 @@ impl Limits {
     /// Longest window of a quota.
     pub const LONGEST_QUOTA: Duration = Duration::from_hours(24 * 366);
 
+    /// So many calls in so long, spread evenly.
+    #[must_use]
+    pub fn rate(mut self, count: u32, per: Duration) -> Self {
+        self.rate = Some(Rate { count, per });
+        self
+    }
+
+    /// So many calls may come at once after a while without any.
+    #[must_use]
+    pub fn burst(mut self, burst: u32) -> Self {
+        self.burst = burst;
+        self
+    }
+
+    /// So many calls are under way at a time.
+    #[must_use]
+    pub fn concurrency(mut self, most: u32) -> Self {
+        self.concurrency = Some(most);
+        self
+    }
+
+    /// Never more calls than this in any window of `per`.
+    #[must_use]
+    pub fn quota(mut self, count: u32, per: Duration) -> Self {
+        self.quota = Some(Rate { count, per });
+        self
+    }
+
+    /// This share of the quota is for foreground calls.
+    #[must_use]
+    pub fn reserve(mut self, share: f64) -> Self {
+        self.reserve = share;
+        self
+    }
+
     /// What is wrong with them, for people.
     ///
     /// # Errors
@@ -85,9 +120,9 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether they let everything through.
-    pub fn is_unlimited(&self) -> bool {
-        self.rate.is_none() && self.concurrency.is_none() && self.quota.is_none()
+    /// Whether calls have to be remembered for them.
+    pub fn is_remembered(&self) -> bool {
+        self.rate.is_some() || self.quota.is_some()
     }
 
     /// Calls that the quota lets through in its window.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use origin_limits::{Ledger, Limiter, Limits, Rate, Refusal, Urgency};
+use origin_limits::{Ledger, Limiter, Limits, Refusal, Urgency};
 use proptest::prelude::*;
 
 const SECOND: i64 = 1_000_000;
@@ -36,9 +36,7 @@ impl Hands {
 }
 
 fn quota(count: u32, seconds: u64) -> Limits {
-    let mut limits = Limits::default();
-    limits.quota = Some(Rate { count, per: Duration::from_secs(seconds) });
-    limits
+    Limits::default().quota(count, Duration::from_secs(seconds))
 }
 
 fn limiter(limits: &Limits, ledger: &Arc<Ledger>) -> Limiter {
@@ -119,10 +117,10 @@ fn a_restart_forgets_neither_calls_nor_pauses() {
         assert!(runtime().block_on(one.acquire(Urgency::Foreground)).is_ok());
     }
     let one = limiter(&limits, &hands.of(Ledger::at(&path)));
-    let refused = Refusal::Quota { resets_in: Duration::from_secs(60) };
+    let refused = Refusal::Quota { resets_in: Duration::from_mins(1) };
     assert_eq!(runtime().block_on(one.acquire(Urgency::Foreground)).unwrap_err(), refused);
     let usage = runtime().block_on(one.usage()).unwrap();
-    assert_eq!((usage.used, usage.allowed, usage.resets_in), (2, 2, Some(Duration::from_secs(60))));
+    assert_eq!((usage.used, usage.allowed, usage.resets_in), (2, 2, Some(Duration::from_mins(1))));
     hands.advance(60 * SECOND);
     runtime().block_on(one.pause(Duration::from_secs(30)));
     let other = limiter(&limits, &hands.of(Ledger::at(&path)));
@@ -135,8 +133,7 @@ fn a_restart_forgets_neither_calls_nor_pauses() {
 #[test]
 fn a_reserve_is_for_the_foreground() {
     let hands = Hands::at(1_000);
-    let mut limits = quota(10, 60);
-    limits.reserve = 0.2;
+    let limits = quota(10, 60).reserve(0.2);
     let dir = tempfile::tempdir().unwrap();
     for ledgers in ledgers(&hands, &dir) {
         let one = limiter(&limits, &ledgers[0]);
@@ -198,29 +195,17 @@ fn the_file_is_its_owners_alone() {
 #[test]
 fn senseless_limits_are_refused() {
     let ledger = Arc::new(Ledger::in_memory());
-    let refused = |change: fn(&mut Limits)| {
-        let mut limits = Limits::default();
-        change(&mut limits);
-        Limiter::new("a", limits, Arc::clone(&ledger)).unwrap_err().to_string()
-    };
-    assert!(refused(|l| l.burst = 0).contains("nothing"));
-    assert!(refused(|l| l.concurrency = Some(0)).contains("nothing"));
-    assert!(
-        refused(|l| l.rate = Some(Rate { count: 0, per: Duration::from_secs(1) }))
-            .contains("nothing")
-    );
-    assert!(
-        refused(|l| l.quota = Some(Rate { count: 1, per: Duration::ZERO })).contains("nothing")
-    );
-    assert!(
-        refused(|l| l.rate = Some(Rate { count: 500, per: Duration::from_hours(24) }))
-            .contains("quota")
-    );
-    assert!(
-        refused(|l| l.rate = Some(Rate { count: 9, per: Duration::from_micros(8) }))
-            .contains("microsecond")
-    );
-    assert!(refused(|l| l.quota = Some(Rate { count: 9, per: Duration::MAX })).contains("366"));
-    assert!(refused(|l| l.reserve = 1.0).contains("share"));
-    assert!(refused(|l| l.reserve = f64::NAN).contains("share"));
+    let refused =
+        |limits: Limits| Limiter::new("a", limits, Arc::clone(&ledger)).unwrap_err().to_string();
+    let limits = Limits::default;
+    let (second, day) = (Duration::from_secs(1), Duration::from_hours(24));
+    assert!(refused(limits().burst(0)).contains("nothing"));
+    assert!(refused(limits().concurrency(0)).contains("nothing"));
+    assert!(refused(limits().rate(0, second)).contains("nothing"));
+    assert!(refused(limits().quota(1, Duration::ZERO)).contains("nothing"));
+    assert!(refused(limits().rate(500, day)).contains("quota"));
+    assert!(refused(limits().rate(9, Duration::from_micros(8))).contains("microsecond"));
+    assert!(refused(limits().quota(9, Duration::MAX)).contains("366"));
+    assert!(refused(limits().reserve(1.0)).contains("share"));
+    assert!(refused(limits().reserve(f64::NAN)).contains("share"));
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use origin_limits::{Ledger, Limiter, Limits, Rate, Urgency};
+use origin_limits::{Ledger, Limiter, Limits, Urgency};
 
 fn limiter(limits: Limits) -> Arc<Limiter> {
     Arc::new(Limiter::new("census", limits, Arc::new(Ledger::in_memory())).unwrap())
@@ -15,9 +15,7 @@ fn limiter(limits: Limits) -> Arc<Limiter> {
 
 #[tokio::test]
 async fn foreground_calls_go_before_all_background_ones_that_wait() {
-    let mut limits = Limits::default();
-    limits.concurrency = Some(1);
-    let limiter = limiter(limits);
+    let limiter = limiter(Limits::default().concurrency(1));
     let first = limiter.acquire(Urgency::Background).await.unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
     let ask = |name: &'static str, urgency| {
@@ -51,9 +49,7 @@ async fn foreground_calls_go_before_all_background_ones_that_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_kept_while_many_wait() {
-    let mut limits = Limits::default();
-    limits.rate = Some(Rate { count: 10, per: Duration::from_secs(1) });
-    limits.burst = 3;
+    let limits = Limits::default().rate(10, Duration::from_secs(1)).burst(3);
     let start = tokio::time::Instant::now();
     // The ledger's clock goes with the runtime's.
     let ledger = Ledger::in_memory()
@@ -85,9 +81,7 @@ async fn a_rate_is_kept_while_many_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_takes_nothing() {
-    let mut limits = Limits::default();
-    limits.rate = Some(Rate { count: 1, per: Duration::from_secs(10) });
-    limits.concurrency = Some(1);
+    let limits = Limits::default().rate(1, Duration::from_secs(10)).concurrency(1);
     let start = tokio::time::Instant::now();
     let ledger = Ledger::in_memory()
         .with_clock(move || i64::try_from(start.elapsed().as_micros()).unwrap() + 1_000_000);

@@ -1,6 +1,6 @@
 //! The settings themselves, with their defaults.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -41,6 +41,9 @@ pub struct CacheConfig {
     /// loading the same; zero: processes do not wait for each other. Default: 5 s.
     #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
     pub lease: Duration,
+    /// The file that remembers calls to sources with a `rate_limit` or a `quota`. Default: beside that
+    /// of the SQLite tier, or nothing but this process's memory if that tier is off.
+    pub ledger: Option<PathBuf>,
     /// Largest value that is stored in a persistent tier, or read from one, in bytes. Default: 64 MiB.
     #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
     pub max_value_size: u64,
@@ -107,6 +110,13 @@ impl CacheConfig {
         }
     }
 
+    /// Where calls are remembered; `None`: in memory.
+    pub fn ledger_path(&self) -> Option<PathBuf> {
+        let is_kept = self.tiers().contains(&TierKind::Sqlite);
+        let beside = is_kept.then(|| self.sqlite.path.with_extension("calls.db"));
+        self.ledger.clone().or(beside)
+    }
+
     /// The TTL of a source: its own, else its policy, else the default.
     pub fn ttl_for(&self, source: &str) -> Ttl {
         let own = self.sources.get(source).and_then(|config| config.ttl);
@@ -148,6 +158,7 @@ impl Default for CacheConfig {
             read_timeout,
             write_timeout,
             lease: Duration::from_secs(5),
+            ledger: None,
             max_value_size: 64 << 20,
             breaker: BreakerConfig::default(),
             compression: CompressionConfig::default(),

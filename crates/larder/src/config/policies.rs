@@ -10,6 +10,7 @@ use crate::{Failures, Policy, PolicyPatch};
 use super::{
     compression::SourceCompressionConfig,
     forms,
+    origin::RetryConfig,
     redact::{self, Params, redact_url},
     text,
     values::{RateLimit, Secret, Ttl},
@@ -142,9 +143,25 @@ policies! {
         /// Largest answer taken, in bytes. Default: 64 MiB.
         #[serde(deserialize_with = "text::size", serialize_with = "text::write_size")]
         max_body: u64 = 64 * MIB,
+        /// Calls start at equal distances, so that there are no more in any window, `burst` aside.
         /// Default: none.
         #[serde(deserialize_with = "text::text")]
         rate_limit: Option<RateLimit> = None,
+        /// Calls that may come at once after a while without any, at least 1. Default: 1.
+        #[serde(deserialize_with = "text::text")]
+        burst: u32 = 1,
+        /// Most calls under way at a time, at least 1, in each process. Default: any number.
+        #[serde(deserialize_with = "text::text")]
+        concurrency: Option<u32> = None,
+        /// Never more calls than this in any window; remembered in `cache.ledger`. Default: none.
+        #[serde(deserialize_with = "text::text")]
+        quota: Option<RateLimit> = None,
+        /// Share of the quota, 0 or more and below 1, that refreshes and warming leave to calls that
+        /// somebody waits for. Default: 0.
+        #[serde(deserialize_with = "forms::read", serialize_with = "forms::write")]
+        quota_reserve: f64 = 0.0,
+        /// How often a call that failed is made again.
+        retry: RetryConfig = RetryConfig::default(),
         /// Version of the source's data: values with another one are stale. Default: any will do.
         #[serde(deserialize_with = "text::text")]
         version: Option<String> = None,
@@ -164,6 +181,11 @@ impl fmt::Debug for SourceConfig {
             timeout,
             max_body,
             rate_limit,
+            burst,
+            concurrency,
+            quota,
+            quota_reserve,
+            retry,
             version,
             compression,
             ..
@@ -177,6 +199,11 @@ impl fmt::Debug for SourceConfig {
             .field("timeout", timeout)
             .field("max_body", max_body)
             .field("rate_limit", rate_limit)
+            .field("burst", burst)
+            .field("concurrency", concurrency)
+            .field("quota", quota)
+            .field("quota_reserve", quota_reserve)
+            .field("retry", retry)
             .field("version", version)
             .field("compression", compression);
         self.debug_policy(&mut shown);

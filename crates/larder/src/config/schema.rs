@@ -75,6 +75,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     leaf("read_timeout"),
     leaf("write_timeout"),
     leaf("lease"),
+    leaf("ledger"),
     leaf("max_value_size"),
     field(
         "breaker",
@@ -119,6 +120,9 @@ const COMPRESSION: [Field; 5] = [
     leaf("dictionaries"),
 ];
 
+const RETRY: [Field; 4] =
+    [number("attempts", 1.0, 100.0), leaf("base"), leaf("max"), leaf("budget")];
+
 const MEMORY: [Field; 7] = joined(
     [leaf("enable"), number("size_mb", 1.0, MAX_MIB), leaf("policy"), leaf("compress")],
     TIER,
@@ -153,7 +157,7 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 21] = joined(
+const SOURCE_FIELDS: [Field; 26] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
@@ -162,6 +166,11 @@ const SOURCE_FIELDS: [Field; 21] = joined(
         leaf("timeout"),
         leaf("max_body"),
         leaf("rate_limit"),
+        number("burst", 1.0, 10_000.0),
+        number("concurrency", 1.0, 10_000.0),
+        leaf("quota"),
+        leaf("quota_reserve"),
+        field("retry", Kind::Section(&RETRY)),
         leaf("version"),
         field("compression", Kind::Section(&COMPRESSION)),
     ],

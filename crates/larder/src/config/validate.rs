@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::Value;
 
+use crate::Limits;
+
 use super::{
     compression::CompressionConfig,
     error::{ConfigError, name_value},
@@ -317,7 +319,7 @@ fn source_name(path: &[&str], name: &str) -> Checked {
 
 fn source(name: &str, source: &SourceConfig) -> Checked {
     let path = |setting| ["cache", "sources", name, setting];
-    let SourceConfig { url, headers, timeout, max_body, rate_limit, version, .. } = source;
+    let SourceConfig { url, headers, timeout, max_body, version, .. } = source;
     shares(&["cache", "sources", name], source.jitter, source.refresh_ahead.flatten())?;
     if version.as_ref().is_some_and(|version| version.trim().is_empty()) {
         return Err(Problem::new(
@@ -341,18 +343,42 @@ fn source(name: &str, source: &SourceConfig) -> Checked {
             "the value lets no answer in; write for example 64MiB",
         ));
     }
-    if rate_limit.is_some_and(|RateLimit { count, per }| count == 0 || per.is_zero()) {
-        return Err(Problem::new(
-            &path("rate_limit"),
-            "the value lets nothing through; write for example 50/s",
-        ));
+    limits(name, source)
+}
+
+fn limits(name: &str, source: &SourceConfig) -> Checked {
+    let problem = |setting: &[&str], text| {
+        Err(Problem::new(&[&["cache", "sources", name], setting].concat(), text))
+    };
+    let SourceConfig { rate_limit, quota, quota_reserve, retry, .. } = source;
+    let nothing = |limit: &RateLimit| limit.count == 0 || limit.per.is_zero();
+    if rate_limit.as_ref().is_some_and(nothing) {
+        return problem(&["rate_limit"], "the value lets nothing through; write for example 50/s");
     }
     if rate_limit.is_some_and(|limit| limit.per > LONGEST_WINDOW) {
-        return Err(Problem::new(
-            &path("rate_limit"),
-            "a limit over more than a minute is a quota, which this version cannot keep; \
-             write for example 50/s or 30/m",
-        ));
+        return problem(
+            &["rate_limit"],
+            "a limit over more than a minute is a quota; write it as `quota`, and here for \
+             example 50/s or 30/m",
+        );
+    }
+    if rate_limit.is_some_and(|limit| limit.per.as_micros() < u128::from(limit.count)) {
+        return problem(&["rate_limit"], "more than a call in a microsecond is no limit");
+    }
+    if quota.as_ref().is_some_and(nothing) {
+        return problem(&["quota"], "the value lets nothing through; write for example 500/day");
+    }
+    if quota.is_some_and(|quota| quota.per > Limits::LONGEST_QUOTA) {
+        return problem(&["quota"], "a quota is about at most 366 days; write for example 500/day");
+    }
+    if !(0.0..1.0).contains(quota_reserve) {
+        return problem(
+            &["quota_reserve"],
+            "the value is out of range; write a share from 0 to below 1, such as 0.1 or 10%",
+        );
+    }
+    if retry.max < retry.base {
+        return problem(&["retry", "max"], "the longest delay is shorter than `base`, the first");
     }
     Ok(())
 }

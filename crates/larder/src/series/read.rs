@@ -7,7 +7,10 @@ use cache_core::{Entry, Key, Loaded, OriginError, OriginErrorKind, Request, Ttl}
 use futures_util::future::join_all;
 
 use super::{DateRange, Part, Run, Series, SeriesHit, plan::Plan};
-use crate::{Cache, Error, Hit, LoadContext, ReadOptions, guard::Guard, note::By, reads::Reads};
+use crate::{
+    Cache, Error, Hit, LoadContext, ReadOptions, Urgency, asking::Asker, guard::Guard, note::By,
+    reads::Reads,
+};
 
 impl Cache {
     /// What is stored of a range, and what `load` brings for the rest, which is stored then: chunk by
@@ -65,8 +68,9 @@ impl Cache {
         reads.peek(&self.inner);
         let loads = {
             let (plan, clock) = (Arc::clone(&plan), Arc::clone(&self.inner.clock));
+            let asker = self.inner.asker(source);
             move |contexts: Vec<LoadContext>| async move {
-                let mut loaded = load_runs(&plan, &contexts, &load).await;
+                let mut loaded = load_runs(&plan, &contexts, asker.as_deref(), &load).await;
                 let now = clock.now();
                 for LoadContext { key, policy, .. } in &contexts {
                     if let Some(limit) = plan.limit(key, now)
@@ -136,6 +140,7 @@ impl Cache {
 async fn load_runs<F, Fut>(
     plan: &Plan,
     contexts: &[LoadContext],
+    asker: Option<&Asker>,
     load: &F,
 ) -> HashMap<Key, Result<Loaded, Error>>
 where
@@ -164,7 +169,13 @@ where
         let answer = match plan.request(first, last) {
             Err(problem) => Err(Error::Series { name: source.to_owned(), problem }),
             Ok((range, request)) => {
-                let loaded = load(Run { request, range, chunks: contexts.clone() }).await;
+                let urgency = contexts.first().map_or_else(Urgency::default, |one| one.urgency);
+                let run =
+                    || load(Run { request: request.clone(), range, chunks: contexts.clone() });
+                let loaded = match asker {
+                    None => run().await,
+                    Some(asker) => asker.ask(urgency, run).await,
+                };
                 loaded.map_err(Error::from).and_then(|loaded| {
                     plan.join.split(&loaded, &chunks).map_err(|why| malformed(source, &why))
                 })

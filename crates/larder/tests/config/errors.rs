@@ -21,8 +21,9 @@ fn unknown_settings_name_the_nearest() {
     bad(
         "cache: {memry: }",
         "larder.yaml:1:9: unknown setting `cache.memry`; did you mean `memory`? (valid: chain, \
-         memory, sqlite, redis, read_timeout, write_timeout, lease, max_value_size, breaker, \
-         compression, prefetch, monitoring, defaults, ttl_policies, graceful_mode, offline, sources)",
+         memory, sqlite, redis, read_timeout, write_timeout, lease, ledger, max_value_size, \
+         breaker, compression, prefetch, monitoring, defaults, ttl_policies, graceful_mode, \
+         offline, sources)",
     );
     let error = load("cache: {sources: {s: {uri: 'http://x'}}}").expect_err("uri");
     assert_eq!(error.setting(), Some("cache.sources.s.uri"));
@@ -160,7 +161,16 @@ fn sources_are_checked() {
         ("a: {max_body: 0}", "`0` lets no answer in"),
         ("a: {rate_limit: 0/s}", "lets nothing through"),
         ("a: {rate_limit: fast}", "cannot read `fast` as a rate"),
-        ("a: {rate_limit: 500/day}", "write for example 50/s or 30/m"),
+        ("a: {rate_limit: 500/day}", "is a quota; write it as `quota`"),
+        ("a: {rate_limit: 5000000/s}", "more than a call in a microsecond"),
+        ("a: {burst: 0}", "1 to 10000"),
+        ("a: {concurrency: 0}", "1 to 10000"),
+        ("a: {quota: 0/day}", "lets nothing through"),
+        ("a: {quota: 5/367d}", "at most 366 days"),
+        ("a: {quota_reserve: 100%}", "below 1"),
+        ("a: {retry: {attempts: 0}}", "1 to 100"),
+        ("a: {retry: {base: 2s, max: 1s}}", "shorter than `base`"),
+        ("a: {retry: {tries: 2}}", "attempts, base, max, budget"),
         ("a: {headers: {'X Y': z}}", "not the name of a header"),
         ("a: {headers: {X: \"z\\r\\nY: w\"}}", "one line"),
         ("a: 30d", "this is a section"),

@@ -120,6 +120,7 @@ fn layers_merge_setting_by_setting() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it lists them all")]
 fn settings_are_every_leaf_in_order() {
     let loaded = load("cache: {sources: {s: {params: {b: 1, a: 2}}}}").expect("valid");
     let paths: Vec<&str> = loaded.settings.iter().map(|it| it.path.as_str()).collect();
@@ -153,6 +154,7 @@ fn settings_are_every_leaf_in_order() {
         "cache.read_timeout",
         "cache.write_timeout",
         "cache.lease",
+        "cache.ledger",
         "cache.max_value_size",
         "cache.breaker.failures",
         "cache.breaker.error_share",
@@ -190,6 +192,14 @@ fn settings_are_every_leaf_in_order() {
         "cache.sources.s.timeout",
         "cache.sources.s.max_body",
         "cache.sources.s.rate_limit",
+        "cache.sources.s.burst",
+        "cache.sources.s.concurrency",
+        "cache.sources.s.quota",
+        "cache.sources.s.quota_reserve",
+        "cache.sources.s.retry.attempts",
+        "cache.sources.s.retry.base",
+        "cache.sources.s.retry.max",
+        "cache.sources.s.retry.budget",
         "cache.sources.s.version",
         "cache.sources.s.compression.enable",
         "cache.sources.s.compression.algorithm",

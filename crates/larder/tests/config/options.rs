@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it names them all")]
 fn every_setting_has_its_effect() {
     let loaded = CacheConfig::loader()
         .yaml(
@@ -20,6 +21,7 @@ cache:
   ttl_policies: {a: 30, b: 0.5, c: never, d: 2h}
   graceful_mode: false
   offline: true
+  ledger: calls.db
   max_value_size: 1MiB
   sources:
     census:
@@ -30,6 +32,11 @@ cache:
       timeout: 1m
       max_body: 1GiB
       rate_limit: 500/m
+      burst: 3
+      concurrency: 2
+      quota: 1000/h
+      quota_reserve: 10%
+      retry: {attempts: 5, base: 100ms, max: 3s, budget: 20s}
       ttl: 365d
       compression: {enable: true, algorithm: zlib, threshold_kb: 4, level: 9, dictionaries: off}
 "#,
@@ -74,6 +81,7 @@ cache:
     .into();
     expected.graceful_mode = false;
     expected.offline = true;
+    expected.ledger = Some("calls.db".into());
     expected.max_value_size = 1 << 20;
     let mut census = SourceConfig::default();
     census.url = Some("https://api.census.gov/data/{year}?for={cbsa}".into());
@@ -83,6 +91,14 @@ cache:
     census.timeout = Duration::from_mins(1);
     census.max_body = 1 << 30;
     census.rate_limit = Some(RateLimit::new(500, Duration::from_mins(1)));
+    census.burst = 3;
+    census.concurrency = Some(2);
+    census.quota = Some(RateLimit::new(1_000, Duration::from_secs(HOUR)));
+    census.quota_reserve = 0.1;
+    census.retry.attempts = 5;
+    census.retry.base = Duration::from_millis(100);
+    census.retry.max = Duration::from_secs(3);
+    census.retry.budget = Duration::from_secs(20);
     census.ttl = Some(Ttl::days(365));
     census.compression.enable = Some(true);
     census.compression.algorithm = Some(Algorithm::Zlib);

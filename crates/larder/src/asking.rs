@@ -1,0 +1,297 @@
+//! Asking an origin: within its limits, again where that helps, and not while it keeps failing.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use cache_core::{Clock, OriginError, OriginErrorKind, Timestamp};
+use origin_limits::{Ledger, Limiter, LimitsError, Permit, Refusal, Urgency};
+use tokio::time::Instant;
+
+use crate::{
+    OriginOptions, RetryOptions,
+    breaker::{Breaker, Change, Ticket},
+};
+
+/// Asks the origin of one source.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    source: String,
+    limiter: Limiter,
+    retry: RetryOptions,
+    breaker: Option<Fuse>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A breaker that remembers what made it open.
+#[derive(Debug)]
+struct Fuse {
+    breaker: Breaker,
+    last: Mutex<Option<Failed>>,
+}
+
+#[derive(Clone, Debug)]
+struct Failed {
+    kind: OriginErrorKind,
+    message: String,
+    until: Timestamp,
+}
+
+impl Asker {
+    pub(crate) fn new(
+        source: &str,
+        options: &OriginOptions,
+        ledger: Arc<Ledger>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LimitsError> {
+        Ok(Self {
+            source: source.to_owned(),
+            limiter: Limiter::new(source, options.limits.clone(), ledger)?,
+            retry: options.retry,
+            breaker: options
+                .breaker
+                .map(|options| Fuse { breaker: Breaker::new(options), last: Mutex::default() }),
+            clock,
+        })
+    }
+
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+
+    /// Makes one call when its turn has come.
+    pub(crate) async fn once<T>(
+        &self,
+        urgency: Urgency,
+        call: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        let permit = self.leave(urgency).await?;
+        self.watched(permit, call).await
+    }
+
+    /// Makes a call when its turn has come, and again as the options say.
+    pub(crate) async fn ask<T, Fut>(
+        &self,
+        urgency: Urgency,
+        call: impl Fn() -> Fut,
+    ) -> Result<T, OriginError>
+    where
+        Fut: Future<Output = Result<T, OriginError>>,
+    {
+        let permit = self.leave(urgency).await?;
+        let began = Instant::now();
+        let mut error = match self.watched(permit, call()).await {
+            Err(error) => error,
+            answer => return answer,
+        };
+        for calls in 1..self.retry.attempts {
+            let Some(delay) = self.delay(&error, calls) else { break };
+            let Some(left) = self.retry.budget.checked_sub(began.elapsed()) else { break };
+            if delay > left {
+                break;
+            }
+            tracing::debug!(source = self.source, calls, ?delay, %error, "the call is made again");
+            // Nothing is held meanwhile: others may call.
+            tokio::time::sleep(delay).await;
+            let permit = match self.leave(urgency).await {
+                Ok(permit) => permit,
+                // What the origin said says more than that it is not asked again.
+                Err(_refused) => break,
+            };
+            error = match self.watched(permit, call()).await {
+                Err(error) => error,
+                answer => return answer,
+            };
+        }
+        Err(error)
+    }
+
+    /// When to make a call again that failed like this; `None` if that does not help.
+    fn delay(&self, error: &OriginError, calls: u32) -> Option<Duration> {
+        let is_passing = matches!(
+            error.kind(),
+            OriginErrorKind::Network | OriginErrorKind::Status(429 | 502..=504)
+        );
+        let ceiling = self.retry.ceiling(calls);
+        is_passing.then(|| error.retry_after().unwrap_or_else(|| ceiling.mul_f64(fastrand::f64())))
+    }
+
+    /// Leave to make a call, once that is due.
+    async fn leave(&self, urgency: Urgency) -> Result<(Permit, Admitted<'_>), OriginError> {
+        // Before its turn, so as not to wait for nothing, and after it: others may have failed.
+        drop(self.admitted()?);
+        let permit =
+            self.limiter.acquire(urgency).await.map_err(|refusal| self.refused(refusal))?;
+        Ok((permit, self.admitted()?))
+    }
+
+    fn admitted(&self) -> Result<Admitted<'_>, OriginError> {
+        let Some(fuse) = &self.breaker else { return Ok(Admitted { asker: self, ticket: None }) };
+        let now = self.clock.now();
+        match fuse.breaker.admit(now) {
+            Some(ticket) => Ok(Admitted { asker: self, ticket: Some(ticket) }),
+            None => Err(self.tripped(fuse, now)),
+        }
+    }
+
+    /// Makes the call, and learns from how it ended.
+    async fn watched<T>(
+        &self,
+        (permit, admitted): (Permit, Admitted<'_>),
+        call: impl Future<Output = Result<T, OriginError>>,
+    ) -> Result<T, OriginError> {
+        let answer = call.await;
+        drop(permit);
+        match &answer {
+            Ok(_) => admitted.worked(),
+            Err(error) => {
+                if matches!(error.kind(), OriginErrorKind::Status(429 | 503))
+                    && let Some(pause) = error.retry_after().filter(|pause| !pause.is_zero())
+                {
+                    self.limiter.pause(pause).await;
+                }
+                match error.kind() {
+                    OriginErrorKind::Network
+                    | OriginErrorKind::Timeout
+                    | OriginErrorKind::Status(500..=599)
+                    | OriginErrorKind::Unusable
+                    | OriginErrorKind::Other => admitted.failed(error),
+                    OriginErrorKind::Status(429)
+                    | OriginErrorKind::Request
+                    | OriginErrorKind::GaveUp => drop(admitted),
+                    // The origin answers.
+                    _ => admitted.worked(),
+                }
+            }
+        }
+        answer
+    }
+
+    fn refused(&self, refusal: Refusal) -> OriginError {
+        match refusal {
+            Refusal::Quota { resets_in } => {
+                let quota = self.limiter.limits().quota;
+                let (count, per) =
+                    quota.map_or((0, Duration::ZERO), |quota| (quota.count, quota.per));
+                let message = format!(
+                    "its quota of {count} calls in {} is used up; it lets the next one through in {}",
+                    spoken(per),
+                    spoken(resets_in)
+                );
+                OriginError::new(OriginErrorKind::Quota, &self.source, message)
+                    .with_retry_after(Some(resets_in))
+            }
+            Refusal::Paused { ends_in } => {
+                let message = format!(
+                    "it has asked to be left alone, and is not asked for another {}",
+                    spoken(ends_in)
+                );
+                OriginError::new(OriginErrorKind::Status(429), &self.source, message)
+                    .with_retry_after(Some(ends_in))
+            }
+            other => {
+                let message = format!("its limits let no call through: {other:?}");
+                OriginError::new(OriginErrorKind::Quota, &self.source, message)
+            }
+        }
+    }
+
+    fn tripped(&self, fuse: &Fuse, now: Timestamp) -> OriginError {
+        let last = fuse.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (kind, why, wait) = match last {
+            Some(Failed { kind, message, until }) => (kind, message, until.saturating_since(now)),
+            None => (OriginErrorKind::Other, "nothing is known".to_owned(), Duration::ZERO),
+        };
+        let until = if wait.is_zero() {
+            "until a call that is under way has worked".to_owned()
+        } else {
+            format!("for another {}", spoken(wait))
+        };
+        let message = format!("it keeps failing, and is not asked {until}; at last: {why}");
+        OriginError::new(kind, &self.source, message)
+    }
+}
+
+/// A call that the breaker has let through; dropped, it has ended without saying anything.
+struct Admitted<'a> {
+    asker: &'a Asker,
+    ticket: Option<Ticket>,
+}
+
+impl Admitted<'_> {
+    fn worked(mut self) {
+        let Some((fuse, ticket)) = self.asker.breaker.as_ref().zip(self.ticket.take()) else {
+            return;
+        };
+        if fuse.breaker.succeeded(ticket, self.asker.clock.now()) == Change::Closed {
+            tracing::info!(source = self.asker.source, "the origin works again");
+        }
+    }
+
+    fn failed(mut self, error: &OriginError) {
+        let Some((fuse, ticket)) = self.asker.breaker.as_ref().zip(self.ticket.take()) else {
+            return;
+        };
+        let now = self.asker.clock.now();
+        if let Change::Opened(cooldown) = fuse.breaker.failed(ticket, now) {
+            tracing::warn!(
+                source = self.asker.source,
+                ?cooldown,
+                %error,
+                "the origin keeps failing, and is not asked until the next probe"
+            );
+            let failed = Failed {
+                kind: error.kind(),
+                message: error.message().to_owned(),
+                until: now.saturating_add(cooldown),
+            };
+            *fuse.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Some((fuse, ticket)) = self.asker.breaker.as_ref().zip(self.ticket) {
+            fuse.breaker.undecided(ticket, self.asker.clock.now());
+        }
+    }
+}
+
+/// A length of time as people say it, rounded up to what matters.
+fn spoken(span: Duration) -> String {
+    let seconds = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    let part = |count: u64, unit| (count > 0).then(|| format!("{count} {unit}"));
+    let parts = match seconds {
+        0..60 => [part(seconds.max(1), "s"), None],
+        60..3_600 => [part(minutes, "min"), part(seconds % 60, "s")],
+        3_600..86_400 => [part(hours, "h"), part(minutes, "min")],
+        _ => [part(days, "d"), part(hours, "h")],
+    };
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_what_matters() {
+        for (millis, text) in [
+            (1, "1 s"),
+            (1_500, "2 s"),
+            (60_000, "1 min"),
+            (61_000, "1 min 1 s"),
+            (18_720_000, "5 h 12 min"),
+            (86_400_000, "1 d"),
+        ] {
+            assert_eq!(spoken(Duration::from_millis(millis)), text);
+        }
+    }
+}
