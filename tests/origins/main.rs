@@ -1,0 +1,7 @@
+//! Sources over HTTP, against a real server: what it sees is what was asked of it, and when.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
+
+mod limits;
+mod retries;
+mod server;
