@@ -2,6 +2,7 @@
 //!
 //! Errors name the source and the server; never path, query or headers, where API keys are.
 
+mod batch;
 mod body;
 mod pace;
 mod source;
@@ -17,9 +18,10 @@ use reqwest::{
     redirect,
 };
 
-use crate::{pace::Pacer, template::Template};
+use crate::{batch::Batcher, pace::Pacer, template::Template};
 
 pub use crate::{
+    batch::{Batch, BatchError},
     source::{HttpSource, Rate, SetupError},
     template::TemplateError,
 };
@@ -34,6 +36,7 @@ pub struct HttpOrigin {
     template: Template,
     headers: HeaderMap,
     pacer: Option<Pacer>,
+    batcher: Option<Batcher>,
     client: Client,
 }
 
@@ -54,8 +57,9 @@ impl HttpOrigin {
         let template = Template::parse(&source.url)?;
         let headers = source.header_map()?;
         let pacer = source.rate.map(|rate| Pacer::new(rate).ok_or(SetupError::Rate)).transpose()?;
+        let batcher = Batcher::of(&source, &template)?;
         let client = client.get(template.is_loopback())?;
-        Ok(Self { source, template, headers, pacer, client })
+        Ok(Self { source, template, headers, pacer, batcher, client })
     }
 
     /// The URL that answers `request`, with every value encoded.
@@ -192,6 +196,17 @@ impl Origin for HttpOrigin {
             request = request.param(name, value.ok_or_else(|| self.missing(name))?);
         }
         Ok(request)
+    }
+
+    fn groups(&self, requests: &[Request]) -> Vec<Vec<usize>> {
+        self.grouped(requests.iter())
+    }
+
+    async fn load_many(
+        &self,
+        loads: Vec<Load>,
+    ) -> Result<Vec<Result<Loaded, OriginError>>, OriginError> {
+        self.load_group(loads).await
     }
 }
 

@@ -7,7 +7,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use crate::template::TemplateError;
+use crate::{Batch, BatchError, template::TemplateError};
 
 /// At most so many calls in so long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct HttpSource {
     pub max_body_bytes: u64,
     /// Most calls in a time of at most a minute, spread evenly. Default: not limited.
     pub rate: Option<Rate>,
+    /// How one request asks for several members. Default: each is asked for alone.
+    pub batch: Option<Batch>,
 }
 
 impl HttpSource {
@@ -55,6 +57,7 @@ impl HttpSource {
             timeout: Duration::from_secs(30),
             max_body_bytes: 64 << 20,
             rate: None,
+            batch: None,
         }
     }
 
@@ -79,7 +82,7 @@ impl HttpSource {
 
 impl fmt::Debug for HttpSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, url, params, query, headers, timeout, max_body_bytes, rate } = self;
+        let Self { name, url, params, query, headers, timeout, max_body_bytes, rate, batch } = self;
         let place = Url::parse(url).ok().map(|url| place(&url));
         f.debug_struct("HttpSource")
             .field("name", name)
@@ -90,6 +93,7 @@ impl fmt::Debug for HttpSource {
             .field("timeout", timeout)
             .field("max_body_bytes", max_body_bytes)
             .field("rate", rate)
+            .field("batch", batch)
             .finish()
     }
 }
@@ -117,6 +121,9 @@ pub enum SetupError {
     /// The rate is none that can be kept by spacing calls.
     #[error("`rate_limit`: write at least one call in at most a minute, for example 50/s")]
     Rate,
+    /// The batch cannot be asked for, or its answers cannot be told apart.
+    #[error("`batch`: {0}")]
+    Batch(#[from] BatchError),
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     Client(#[source] reqwest::Error),

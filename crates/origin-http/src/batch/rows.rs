@@ -1,0 +1,116 @@
+//! Parts of a JSON document, found without reading numbers: they stay as they were written.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::value::RawValue;
+
+/// A JSON pointer (RFC 6901); the empty one is the whole document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// `None` if it is neither empty nor begins with `/`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(Vec::new()));
+        }
+        // In this order: `~01` is `~1`, not `/`.
+        let step = |step: &str| step.replace("~1", "/").replace("~0", "~");
+        Some(Self(text.strip_prefix('/')?.split('/').map(step).collect()))
+    }
+
+    /// That to the field `name`.
+    pub(super) fn field(name: &str) -> Self {
+        Self(vec![name.to_owned()])
+    }
+
+    /// What it leads to.
+    pub(super) fn find<'a>(&self, document: &'a RawValue) -> Option<&'a RawValue> {
+        self.0.iter().try_fold(document, |value, step| child(value, step))
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.0 {
+            write!(f, "/{}", step.replace('~', "~0").replace('/', "~1"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The items of an array.
+pub(super) fn items(array: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(array.get()).ok()
+}
+
+/// A text, or a number or switch as it is written; `None` for anything else.
+pub(super) fn text(value: &RawValue) -> Option<String> {
+    match value.get().as_bytes().first()? {
+        b'"' => serde_json::from_str(value.get()).ok(),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(value.get().to_owned()),
+    }
+}
+
+/// What stands before and after `part` of `document`.
+pub(super) fn around<'a>(document: &'a RawValue, part: &RawValue) -> Option<(&'a str, &'a str)> {
+    let (document, part) = (document.get(), part.get());
+    let start = part.as_ptr().addr().checked_sub(document.as_ptr().addr())?;
+    Some((document.get(..start)?, document.get(start + part.len()..)?))
+}
+
+fn child<'a>(value: &'a RawValue, step: &str) -> Option<&'a RawValue> {
+    match value.get().as_bytes().first()? {
+        b'{' => {
+            let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(value.get());
+            members.ok()?.remove(step)
+        }
+        b'[' => items(value)?.get(step.parse::<usize>().ok()?).copied(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn pointers_lead_as_rfc_6901_says() {
+        let document = r#"{"a": [1.50, {"b/c": 2}], "m~n": 3, "": 4, "d": 5, "d": 6}"#;
+        let found = |pointer: &str| Pointer::parse(pointer).unwrap().find(raw(document));
+        for (pointer, value) in
+            [("/a/0", "1.50"), ("/a/1/b~1c", "2"), ("/m~0n", "3"), ("/", "4"), ("", document)]
+        {
+            assert_eq!(found(pointer).map(RawValue::get), Some(value), "{pointer}");
+            assert_eq!(Pointer::parse(pointer).unwrap().to_string(), pointer);
+        }
+        assert_eq!(found("/d").map(RawValue::get), Some("6"), "the last one counts");
+        for pointer in ["/a/2", "/a/x", "/b", "/a/0/0"] {
+            assert!(found(pointer).is_none(), "{pointer}");
+        }
+        assert_eq!(Pointer::parse("a"), None);
+    }
+
+    #[test]
+    fn scalars_have_a_text() {
+        assert_eq!(text(raw(r#""a\"b""#)).as_deref(), Some("a\"b"));
+        assert_eq!(text(raw("14500")).as_deref(), Some("14500"));
+        assert_eq!(text(raw("1.50")).as_deref(), Some("1.50"));
+        for json in ["null", "[]", "{}"] {
+            assert_eq!(text(raw(json)), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_part_has_its_surroundings() {
+        let document = raw(r#" {"é": [ 1 ], "b": 2} "#);
+        let part = Pointer::field("é").find(document).unwrap();
+        assert_eq!(around(document, part), Some((r#"{"é": "#, r#", "b": 2}"#)));
+        assert_eq!(around(document, document), Some(("", "")));
+    }
+}
