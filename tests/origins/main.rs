@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
+mod batches;
 mod limits;
 mod retries;
 mod server;
+mod versions;

@@ -21,6 +21,7 @@ use crate::{
     pauses::Throttle,
     peers,
     policy::Policies,
+    probes::Probes,
     tasks::Tasks,
     ticker::Ticker,
 };
@@ -324,6 +325,10 @@ impl CacheBuilder {
             Ok((name.clone(), Arc::new(asker)))
         });
         let askers = askers.collect::<Result<_, BuildError>>()?;
+        let probed = self.origin_options.iter();
+        let probed =
+            probed.filter_map(|(name, options)| Some((name.clone(), options.probe_every?)));
+        let probed = probed.collect();
         let guard = |(tier, options)| Guard::new(tier, options, Arc::clone(&clock));
         let tiers = self.tiers.into_iter().map(guard).collect();
         let chain = Chain::new(tiers, self.policies, Arc::clone(&clock), self.strict, self.lease);
@@ -346,6 +351,7 @@ impl CacheBuilder {
             clock,
             origins: self.origins,
             askers,
+            probes: Probes::new(probed),
             flights: Arc::new(Flights::default()),
             looks: Arc::new(Flights::default()),
             throttle: Throttle::default(),

@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
     /// Of the sources whose origin is not simply asked.
     pub(crate) askers: HashMap<String, Arc<Asker>>,
+    pub(crate) probes: crate::probes::Probes,
     /// Loads under way.
     pub(crate) flights: Arc<Flights<Key, Outcome, Hit>>,
     /// Looks into lower tiers under way.

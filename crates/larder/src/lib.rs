@@ -65,8 +65,10 @@ mod packing;
 mod pauses;
 mod peers;
 mod policy;
+mod probes;
 mod read;
 mod reads;
+mod requests;
 #[cfg(feature = "series")]
 mod rows;
 #[cfg(feature = "series")]
@@ -126,5 +128,7 @@ pub mod tiers {
 /// Origins that speak HTTP.
 #[cfg(feature = "http")]
 pub mod http {
-    pub use origin_http::{HttpClient, HttpOrigin, HttpSource, Rate, SetupError, TemplateError};
+    pub use origin_http::{
+        Batch, BatchError, HttpClient, HttpOrigin, HttpSource, Rate, SetupError, TemplateError,
+    };
 }

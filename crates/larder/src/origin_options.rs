@@ -19,6 +19,11 @@ pub struct OriginOptions {
     pub retry: RetryOptions,
     /// When a failing origin is not asked for a while. Default: never.
     pub breaker: Option<BreakerOptions>,
+    /// How often the origin is asked for the version of its data, by
+    /// [`Origin::probe`](crate::Origin::probe), by all who share a tier together; from the first read
+    /// on that is not answered by memory. When it has changed, what is stored is stale at once.
+    /// Default: never.
+    pub probe_every: Option<Duration>,
 }
 
 impl OriginOptions {
@@ -43,8 +48,18 @@ impl OriginOptions {
         self
     }
 
+    /// Asks for the version of its data so often.
+    #[must_use]
+    pub fn probe_every(mut self, every: Duration) -> Self {
+        self.probe_every = Some(every);
+        self
+    }
+
     /// What is wrong with them, for people.
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.probe_every.is_some_and(|every| every.is_zero()) {
+            return Some("a probe every 0 s would never end".to_owned());
+        }
         if let Err(error) = self.limits.check() {
             return Some(error.to_string());
         }

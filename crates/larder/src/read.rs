@@ -2,14 +2,14 @@
 
 use std::{
     any::{Any, type_name},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use cache_core::{AsKey, Entry, Key, Load, Loaded, OriginError, Request, Tag};
+use cache_core::{AsKey, Entry, Key, Loaded, OriginError, Tag};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -212,7 +212,7 @@ impl Cache {
         }
     }
 
-    async fn read<L, Fut>(
+    pub(crate) async fn read<L, Fut>(
         &self,
         key: &Key,
         tags: Vec<Tag>,
@@ -289,70 +289,10 @@ impl Cache {
         let sources: BTreeSet<&str> = keys.iter().map(Key::source).collect();
         sources.into_iter().filter_map(|source| self.inner.asker(source)).collect()
     }
-
-    /// The answer to `request`: stored, or loaded from the origin of its source and stored.
-    ///
-    /// # Errors
-    /// As [`Cache::get_or_load`]; [`Error::NoOrigin`] if nothing is stored and the source has none.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn request(&self, request: &Request) -> Result<Hit, Error> {
-        self.request_with(request, ReadOptions::default()).await
-    }
-
-    /// [`Cache::request`] in another way.
-    ///
-    /// # Errors
-    /// As [`Cache::request`]; [`Error::NotCached`] if it is not to load and nothing usable is
-    /// stored; [`Error::UnknownTier`]; [`Error::Policy`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn request_with(
-        &self,
-        request: &Request,
-        options: ReadOptions,
-    ) -> Result<Hit, Error> {
-        let key = request.key();
-        let tags = request.tags().to_vec();
-        let Ok(origin) = self.inner.origin(request.source()) else {
-            // What is stored can still be served.
-            let never_loads = self.inner.offline || options.mode == ReadMode::CachedOnly;
-            return match self.get_with(&key, options).await? {
-                Some(hit) => Ok(hit),
-                None if never_loads => Err(self.inner.missing(&key)),
-                None => Err(self.inner.no_origin(request.source())),
-            };
-        };
-        let request = request.clone();
-        let asker = self.inner.asker(request.source());
-        let load = move |context: LoadContext| async move {
-            let load = Load::new(request).with_stored(context.stored);
-            match asker {
-                None => origin.load(load).await,
-                Some(asker) => asker.ask(context.urgency, || origin.load(load.clone())).await,
-            }
-        };
-        self.read(&key, tags, options, one(load)).await
-    }
-
-    /// The question that the origin of `source` answers about something described by `values`, a
-    /// market for example.
-    ///
-    /// # Errors
-    /// [`Error::NoOrigin`]; [`Error::Origin`] if the origin needs a value that is not there.
-    pub fn request_for(
-        &self,
-        source: &str,
-        values: &BTreeMap<String, String>,
-    ) -> Result<Request, Error> {
-        Ok(self.inner.origin(source)?.request(source, values)?)
-    }
 }
 
 /// A loader of one key as one of several.
-fn one<F, Fut>(
+pub(crate) fn one<F, Fut>(
     load: F,
 ) -> impl FnOnce(Vec<LoadContext>) -> BoxFuture<'static, Vec<Result<Loaded, Error>>> + Send + 'static
 where

@@ -198,6 +198,7 @@ impl Inner {
         Fut: Future<Output = Vec<Result<Loaded, Error>>> + Send + 'static,
     {
         let since = Instant::now();
+        self.watch_versions();
         // Taken before the look, so that closing either waits for this load or is seen by it.
         let under_way = self.tasks.token();
         if !reads.is_answered() {

@@ -24,6 +24,11 @@ pub(super) enum SplitError {
          `member` of `batch`"
     )]
     Member { row: usize, member: String },
+    #[error(
+        "none of its {0} rows is about a member that was asked for; rows must write members as \
+         requests do: check `member` of `batch`"
+    )]
+    Strangers(usize),
 }
 
 /// What each member's document has beside its rows.
@@ -70,6 +75,10 @@ impl Batcher {
                 Some(rows) => rows.push(row),
                 None => ignored += 1,
             }
+        }
+        if ignored > 0 && by_member.values().all(Vec::is_empty) {
+            // Taken for answers, they would say of each member that there is nothing.
+            return Err(SplitError::Strangers(ignored));
         }
         if ignored > 0 {
             tracing::debug!(
@@ -190,6 +199,8 @@ mod tests {
         let body = r#"[{"id":1},{"id":2}]"#;
         let one = Some(r#"[{"id":1}]"#.to_owned());
         assert_eq!(split(("", "id"), body, &["1", "3", "1"]).unwrap(), [one.clone(), None, one]);
+        let error = split(("", "id"), body, &["01", "02"]).unwrap_err();
+        assert!(error.contains("none of its 2 rows") && error.contains("`member`"), "{error}");
     }
 
     #[test]
