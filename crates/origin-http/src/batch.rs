@@ -1,15 +1,13 @@
 //! Batches: several members of one list asked for by one HTTP request, and its answer taken apart.
 
 mod group;
-mod rows;
 mod split;
 
 use std::collections::HashSet;
 
 use cache_core::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
 
-use self::rows::Pointer;
-use crate::{HttpOrigin, HttpSource, template::Template};
+use crate::{HttpOrigin, HttpSource, json::Pointer, message::Recipe};
 
 /// How one HTTP request asks for several members, and how its answer says which row is whose.
 ///
@@ -61,7 +59,7 @@ impl Batch {
 #[non_exhaustive]
 pub enum BatchError {
     /// Nothing of the source has the name.
-    #[error("`param`: neither `url` nor `params` of the source has `{0}`")]
+    #[error("`param`: neither `url`, body nor `params` of the source has `{0}`")]
     Param(String),
     /// It would hold one member, or none.
     #[error("`max`: a batch has at least 2 members")]
@@ -85,9 +83,9 @@ pub(crate) struct Batcher {
 
 impl Batcher {
     /// That of `source`, if it has one.
-    pub(crate) fn of(source: &HttpSource, url: &Template) -> Result<Option<Self>, BatchError> {
+    pub(crate) fn of(source: &HttpSource, recipe: &Recipe) -> Result<Option<Self>, BatchError> {
         let Some(batch) = &source.batch else { return Ok(None) };
-        if !url.names().contains(&batch.param) && source.default_of(&batch.param).is_none() {
+        if !recipe.names().contains(&batch.param) && !source.params.contains_key(&batch.param) {
             return Err(BatchError::Param(batch.param.clone()));
         }
         Self::new(batch.clone()).map(Some)
@@ -122,7 +120,7 @@ impl HttpOrigin {
         requests: impl ExactSizeIterator<Item = &'r Request>,
     ) -> Vec<Vec<usize>> {
         match &self.batcher {
-            Some(batcher) => batcher.groups(self.template.names(), requests),
+            Some(batcher) => batcher.groups(self.recipe.names(), requests),
             None => (0..requests.len()).map(|place| vec![place]).collect(),
         }
     }

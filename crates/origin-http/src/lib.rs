@@ -1,42 +1,57 @@
-//! Larder's HTTP origin: sources described by a URL template, paced, and bounded in time and size.
+//! Larder's HTTP origin: sources described by a template of requests and by what counts as an answer,
+//! bounded in time, size and reach.
 //!
-//! Errors name the source and the server; never path, query or headers, where API keys are.
+//! It makes one call for each load; pacing calls and making them again is up to who calls it. Errors
+//! name the source and the server; never path, query, headers or body, where API keys are.
 
+mod answer;
 mod batch;
 mod body;
-mod pace;
+mod client;
+mod fault;
+mod freshness;
+mod json;
+mod message;
+mod private;
+mod probe;
 mod source;
 mod template;
 
-use std::{collections::BTreeMap, error::Error as StdError, sync::OnceLock, time::Duration};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use cache_core::{Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
+use cache_core::{Entry, Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER},
-    redirect,
+    Client, Response,
+    header::{HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
 
-use crate::{batch::Batcher, pace::Pacer, template::Template};
+use crate::{
+    answer::{Head, Reader},
+    batch::Batcher,
+    client::Reach,
+    fault::Fault,
+    message::{Message, Recipe},
+    private::PrivateAddress,
+    probe::Prober,
+};
 
 pub use crate::{
     batch::{Batch, BatchError},
-    source::{HttpSource, Rate, SetupError},
+    client::HttpClient,
+    message::{Body, Method},
+    source::{Auth, Checks, HttpSource, Probe, ProbeFrom, SetupError, VersionFrom},
     template::TemplateError,
 };
-
-/// Redirects followed, on the same host and port only: keys and headers must not reach another.
-const MAX_REDIRECTS: usize = 5;
 
 /// One source answered by an HTTP API.
 #[derive(Debug)]
 pub struct HttpOrigin {
     source: HttpSource,
-    template: Template,
-    headers: HeaderMap,
-    pacer: Option<Pacer>,
+    recipe: Recipe,
+    reader: Reader,
     batcher: Option<Batcher>,
+    prober: Option<Prober>,
     client: Client,
 }
 
@@ -52,150 +67,92 @@ impl HttpOrigin {
     /// The origin of `source`, sharing the connections of others.
     ///
     /// # Errors
-    /// When the template, a header or the limits make no sense.
+    /// [`SetupError`], when the description makes no sense or leads to a private address that is not
+    /// allowed.
     pub fn with_client(source: HttpSource, client: &HttpClient) -> Result<Self, SetupError> {
-        let template = Template::parse(&source.url)?;
-        let headers = source.header_map()?;
-        let pacer = source.rate.map(|rate| Pacer::new(rate).ok_or(SetupError::Rate)).transpose()?;
-        let batcher = Batcher::of(&source, &template)?;
-        let client = client.get(template.is_loopback())?;
-        Ok(Self { source, template, headers, pacer, batcher, client })
-    }
-
-    /// The URL that answers `request`, with every value encoded.
-    fn url(&self, request: &Request) -> Result<Url, OriginError> {
-        let value = |name: &str| request.value(name).or_else(|| self.source.default_of(name));
-        let text = self.template.fill(value).map_err(|missing| self.missing(&missing))?;
-        if template::climbs(&text) {
-            let what = "a value makes `.` or `..` a part of its URL's path, which leads elsewhere";
-            return Err(self.failed(OriginErrorKind::Request, None, what));
+        let recipe = Recipe::new(&source)?;
+        let reader = Reader::new(&source)?;
+        let batcher = Batcher::of(&source, &recipe)?;
+        let prober = source.probe.as_ref().map(Prober::new).transpose()?;
+        let template = recipe.template();
+        let is_private = template.sample().is_some_and(|url| private::is_private(&url));
+        if is_private && !source.allow_private {
+            return Err(SetupError::Private("url"));
         }
-        let mut url = Url::parse(&text)
-            .map_err(|error| self.failed(OriginErrorKind::Request, None, error))?;
-        {
-            let mut query = url.query_pairs_mut();
-            let in_template = self.template.names();
-            let extra = request.params().iter().filter(|(name, _)| !in_template.contains(*name));
-            query.extend_pairs(extra);
-            query.extend_pairs(&self.source.query);
-        }
-        if url.query() == Some("") {
-            url.set_query(None);
-        }
-        Ok(url)
-    }
-
-    fn missing(&self, name: &str) -> OriginError {
-        let message = format!(
-            "its URL needs `{name}`, which the request does not have; give a default under \
-             `params` of the source"
-        );
-        OriginError::new(OriginErrorKind::Request, &self.source.name, message)
-    }
-
-    /// An error that says where, without query and user info.
-    fn failed(
-        &self,
-        kind: OriginErrorKind,
-        url: Option<&Url>,
-        what: impl std::fmt::Display,
-    ) -> OriginError {
-        let place = url.map(|url| format!("GET {}: ", source::place(url)));
-        let message = format!("{}{what}", place.unwrap_or_default());
-        OriginError::new(kind, &self.source.name, message)
-    }
-
-    async fn get(&self, url: &Url) -> Result<Loaded, OriginError> {
-        let request = self.client.get(url.clone()).headers(self.headers.clone());
-        let response = request.send().await.map_err(|error| self.transport(url, error))?;
-        // Other 2xx say that this is not, or not yet, the whole answer.
-        if !matches!(response.status(), StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
-        {
-            return Err(self.refused(url, &response));
-        }
-        let text = |name: HeaderName| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        let reach = match (template.is_loopback(), source.allow_private) {
+            (true, _) => Reach::Local,
+            (false, true) => Reach::Private,
+            (false, false) => Reach::Public,
         };
-        let content_type = text(CONTENT_TYPE);
-        let etag = text(ETAG);
-        let source_last_modified = text(LAST_MODIFIED);
-        let limit = self.source.max_body_bytes;
-        let value = body::read(response, limit).await.map_err(|error| match error {
-            body::BodyError::TooLarge => self.failed(
-                OriginErrorKind::TooLarge,
-                Some(url),
-                format_args!("the answer has more than {limit} bytes; raise `max_body`"),
-            ),
-            body::BodyError::Transport(error) => self.transport(url, error),
-        })?;
-        let mut loaded = Loaded::new(value);
-        loaded.content_type = content_type;
-        loaded.etag = etag;
-        loaded.source_last_modified = source_last_modified;
-        Ok(loaded)
-    }
-
-    fn transport(&self, url: &Url, error: reqwest::Error) -> OriginError {
-        let kind =
-            if error.is_timeout() { OriginErrorKind::Timeout } else { OriginErrorKind::Network };
-        // reqwest's own text holds the whole URL.
-        let error = error.without_url();
-        let mut causes = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            causes = format!("{causes}: {cause}");
-            next = cause.source();
+        if prober.as_ref().is_some_and(|prober| private::is_private(prober.url()))
+            && !source.allow_private
+        {
+            return Err(SetupError::Private("probe"));
         }
-        self.failed(kind, Some(url), causes)
+        let client = client.get(reach)?;
+        Ok(Self { source, recipe, reader, batcher, prober, client })
     }
 
-    fn refused(&self, url: &Url, response: &Response) -> OriginError {
-        let status = response.status();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let after = after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
-        let hint = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                "; check the key in `headers` or `query` of the source"
+    /// Sends a message; gives the head of the response.
+    async fn send(&self, message: &Message) -> Result<Response, Fault> {
+        // Values are no part of the host, and redirects stay there; but for what resolves names.
+        if !self.source.allow_private && private::is_private(&message.url) {
+            return Err(Fault::request(PrivateAddress));
+        }
+        let request = self.client.request(message.method.clone(), message.url.clone());
+        let request = request.headers(message.headers.clone()).headers(message.own.clone());
+        let request = match &message.body {
+            Some(body) => request.body(body.clone()),
+            None => request,
+        };
+        request.send().await.map_err(Fault::transport)
+    }
+
+    async fn ask(&self, message: &Message, is_conditional: bool) -> Result<Loaded, Fault> {
+        let response = self.send(message).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        match self.reader.head(status, &headers, is_conditional)? {
+            Head::Whole(loaded) => Ok(loaded),
+            Head::Body => {
+                let body = body::read(response, self.source.max_body_bytes).await?;
+                self.reader.loaded(status, &headers, body)
             }
-            StatusCode::TOO_MANY_REQUESTS => "; lower `rate_limit` of the source",
-            _ => "",
-        };
-        let what = format_args!("HTTP {status}{hint}");
-        self.failed(OriginErrorKind::Status(status.as_u16()), Some(url), what)
-            .with_retry_after(after)
+        }
+    }
+
+    /// Over headers and body together.
+    async fn in_time<T>(
+        &self,
+        message: &Message,
+        call: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, OriginError> {
+        let limit = self.source.timeout;
+        let answer = tokio::time::timeout(limit, call).await.unwrap_or_else(|_elapsed| {
+            let what = format_args!("no whole answer within {limit:?}; raise `timeout`");
+            Err(Fault::new(OriginErrorKind::Timeout, what))
+        });
+        answer.map_err(|fault| fault.at(message.place()).of(&self.source.name))
     }
 }
 
 #[async_trait]
 impl Origin for HttpOrigin {
+    /// Asks whether what is stored still holds, where its validators allow that.
     async fn load(&self, load: Load) -> Result<Loaded, OriginError> {
-        let url = self.url(&load.request)?;
-        if let Some(pacer) = &self.pacer {
-            pacer.wait().await;
-        }
-        let limit = self.source.timeout;
-        // Over headers and body together; time spent waiting for the pacer does not count.
-        tokio::time::timeout(limit, self.get(&url)).await.unwrap_or_else(|_elapsed| {
-            let what = format_args!("no whole answer within {limit:?}; raise `timeout`");
-            Err(self.failed(OriginErrorKind::Timeout, Some(&url), what))
-        })
+        let message = self.recipe.message(&load.request);
+        let mut message = message.map_err(|fault| fault.of(&self.source.name))?;
+        let is_conditional =
+            load.stored.as_ref().is_some_and(|stored| condition(stored, &mut message.headers));
+        self.in_time(&message, self.ask(&message, is_conditional)).await
     }
 
-    /// Values that the URL template names, and the source's own `params`, are parameters.
+    /// Values that the URL and the body name, and the source's own `params`, are parameters.
     fn request(
         &self,
         source: &str,
         values: &BTreeMap<String, String>,
     ) -> Result<Request, OriginError> {
-        let defaults = self.source.params.iter();
-        let mut request = defaults
-            .fold(Request::new(source), |request, (name, value)| request.param(name, value));
-        for name in self.template.names() {
-            let value = values.get(name).map(String::as_str);
-            let value = value.or_else(|| self.source.default_of(name));
-            request = request.param(name, value.ok_or_else(|| self.missing(name))?);
-        }
-        Ok(request)
+        self.recipe.request(source, values).map_err(|fault| fault.of(&self.source.name))
     }
 
     fn groups(&self, requests: &[Request]) -> Vec<Vec<usize>> {
@@ -208,73 +165,29 @@ impl Origin for HttpOrigin {
     ) -> Result<Vec<Result<Loaded, OriginError>>, OriginError> {
         self.load_group(loads).await
     }
-}
 
-/// Connections and TLS roots that the origins of one program share: reading the roots takes
-/// milliseconds.
-#[derive(Debug, Default)]
-pub struct HttpClient {
-    direct: OnceLock<Client>,
-    proxied: OnceLock<Client>,
-}
-
-impl HttpClient {
-    fn get(&self, direct: bool) -> Result<Client, SetupError> {
-        let made = if direct { &self.direct } else { &self.proxied };
-        if let Some(client) = made.get() {
-            return Ok(client.clone());
-        }
-        let client = client(direct)?;
-        Ok(made.get_or_init(|| client).clone())
-    }
-}
-
-/// `direct` ignores the proxies that the environment names: none of them reaches this machine's own
-/// addresses.
-fn client(direct: bool) -> Result<Client, SetupError> {
-    // Several libraries of one program may want to; the first one's choice stands.
-    _ = rustls::crypto::ring::default_provider().install_default();
-    let same_host = redirect::Policy::custom(|attempt| {
-        let first = attempt.previous().first();
-        let same = first.is_some_and(|first| same_server(first, attempt.url()));
-        if same && attempt.previous().len() <= MAX_REDIRECTS {
-            attempt.follow()
-        } else {
-            attempt.stop()
-        }
-    });
-    let builder = Client::builder()
-        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-        .redirect(same_host);
-    let builder = if direct { builder.no_proxy() } else { builder };
-    builder.build().map_err(SetupError::Client)
-}
-
-/// Whether what `first` may see, `next` may see: the same server or, instead of plain HTTP on its
-/// usual port, HTTPS on its own.
-fn same_server(first: &Url, next: &Url) -> bool {
-    let port = Url::port_or_known_default;
-    let same = first.scheme() == next.scheme() && port(first) == port(next);
-    let secured = (first.scheme(), port(first)) == ("http", Some(80))
-        && (next.scheme(), port(next)) == ("https", Some(443));
-    first.host_str() == next.host_str() && (same || secured)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_is_a_scheme_a_host_and_a_port() {
-        let same = |first: &str, next: &str| {
-            same_server(&Url::parse(first).unwrap(), &Url::parse(next).unwrap())
+    async fn probe(&self) -> Result<Option<String>, OriginError> {
+        let Some(prober) = &self.prober else { return Ok(None) };
+        let message = self.recipe.aside(prober.method(), prober.url());
+        let call = async {
+            let response = self.send(&message).await?;
+            prober.read(response, self.source.max_body_bytes).await
         };
-        assert!(same("https://h.example/a", "https://h.example:443/b?c"));
-        assert!(same("http://h.example:8080/a", "http://h.example:8080/b"));
-        assert!(same("http://h.example/a", "https://h.example/a"), "an upgrade");
-        assert!(!same("https://h.example/a", "http://h.example/a"), "a downgrade");
-        assert!(!same("https://h.example/", "https://h.example:8443/"));
-        assert!(!same("http://h.example:8080/", "https://h.example/"));
-        assert!(!same("https://h.example/", "https://www.h.example/"));
+        self.in_time(&message, call).await.map(Some)
     }
+}
+
+/// Asks only for what is not `stored`, if its validators allow that; whether they do.
+fn condition(stored: &Entry, headers: &mut HeaderMap) -> bool {
+    if stored.is_absent() {
+        return false;
+    }
+    let mut add = |name: HeaderName, validator: Option<&str>| {
+        let value = validator.and_then(|text| HeaderValue::from_str(text).ok());
+        value.map(|value| headers.insert(name, value)).is_some()
+    };
+    // Both, as RFC 9110 recommends: who knows entity tags looks at nothing else.
+    let tagged = add(IF_NONE_MATCH, stored.etag());
+    let dated = add(IF_MODIFIED_SINCE, stored.source_last_modified());
+    tagged || dated
 }

@@ -2,25 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use reqwest::Url;
 
-use crate::{Batch, BatchError, template::TemplateError};
-
-/// At most so many calls in so long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Calls.
-    pub count: u32,
-    /// In this time.
-    pub per: Duration,
-}
+use crate::{Batch, BatchError, Method, template::TemplateError};
 
 /// A source of an HTTP API.
 ///
-/// `Debug` shows neither headers, query nor user info: they may hold keys.
+/// `Debug` shows neither headers, query, body nor user info: they may hold keys.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HttpSource {
@@ -28,8 +16,10 @@ pub struct HttpSource {
     pub name: String,
     /// Where answers are: `https://host/path/{cbsa}`, with names of values in braces.
     pub url: String,
-    /// Values for the template that callers do not give; those that the template does not name are
-    /// sent in the query. All are part of the key.
+    /// How it is asked. Default: GET.
+    pub method: Method,
+    /// Values for the URL and the body that callers do not give; those that neither names are sent in
+    /// the query. All are part of the key.
     pub params: BTreeMap<String, String>,
     /// Sent in the query, never part of the key: API keys belong here.
     pub query: BTreeMap<String, String>,
@@ -39,10 +29,142 @@ pub struct HttpSource {
     pub timeout: Duration,
     /// Longest answer, in bytes, after decompression. Default: 64 MiB.
     pub max_body_bytes: u64,
-    /// Most calls in a time of at most a minute, spread evenly. Default: not limited.
-    pub rate: Option<Rate>,
+    /// The key that the API wants. Default: none, or in `query` or `headers`.
+    pub auth: Option<Auth>,
+    /// Which responses are answers.
+    pub checks: Checks,
+    /// How long the answer with this status stays fresh. One of 4xx that is given here says that there
+    /// is nothing. Default: as the source's policy says.
+    pub status_ttl: BTreeMap<u16, Duration>,
+    /// Whether the answer's `Cache-Control` and `Expires` say how long it stays fresh and whether it is
+    /// stored. Where they say nothing the source's policy holds. Default: no.
+    pub respect_cache_control: bool,
+    /// Where answers say which version of the data they are from. Default: nowhere.
+    pub version: Option<VersionFrom>,
+    /// What tells the version of the data without asking for any. Default: nothing.
+    pub probe: Option<Probe>,
     /// How one request asks for several members. Default: each is asked for alone.
     pub batch: Option<Batch>,
+    /// Whether it may be on this machine or in a private network. Default: no, so that neither a value,
+    /// a redirect nor a name makes this program ask what others cannot reach.
+    pub allow_private: bool,
+}
+
+/// Where the API wants its key. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Auth {
+    /// In a header.
+    Header {
+        /// Its name.
+        name: String,
+        /// All that it holds: `Bearer abc`.
+        value: String,
+    },
+    /// In the query.
+    Query {
+        /// The parameter.
+        name: String,
+        /// The key.
+        value: String,
+    },
+    /// In the JSON object, or form, that is posted.
+    Body {
+        /// The field.
+        field: String,
+        /// The key.
+        value: String,
+    },
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match self {
+            Self::Header { name, value: _ } => ("Header", name),
+            Self::Query { name, value: _ } => ("Query", name),
+            Self::Body { field, value: _ } => ("Body", field),
+        };
+        f.debug_struct(kind).field("name", name).finish_non_exhaustive()
+    }
+}
+
+/// Which responses are answers; any other is an error, and nothing is stored.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Checks {
+    /// Statuses. Default: 200 and 203.
+    pub statuses: Vec<u16>,
+    /// Media types, `text/*` for all of a kind. Default: any but HTML's, which is what error pages and
+    /// networks that want a login send with status 200. One that is not given passes.
+    pub content_types: Vec<String>,
+    /// JSON pointers to what must be there.
+    pub must_exist: Vec<String>,
+    /// JSON pointers to what must have this value.
+    pub must_equal: BTreeMap<String, serde_json::Value>,
+    /// Means that there is nothing, if this JSON pointer leads to `null`, or to an empty array, object
+    /// or text, or nowhere; the empty one is the whole answer. An empty body and the status 204 mean it
+    /// too.
+    pub empty_is_absent: Option<String>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self {
+            statuses: vec![200, 203],
+            content_types: Vec::new(),
+            must_exist: Vec::new(),
+            must_equal: BTreeMap::new(),
+            empty_is_absent: None,
+        }
+    }
+}
+
+/// Where a response says which version of the data it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VersionFrom {
+    /// In this header.
+    Header(String),
+    /// Where this JSON pointer leads: a text, a number or a switch.
+    Pointer(String),
+}
+
+/// A request that tells the version of a source's data.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Probe {
+    /// What is asked, without names of values.
+    pub url: String,
+    /// Where the version is. Default: in the headers that tell when it changed, which a HEAD is asked
+    /// for.
+    pub from: ProbeFrom,
+}
+
+impl Probe {
+    /// A probe of what is at `url`.
+    pub fn new(url: impl Into<String>, from: ProbeFrom) -> Self {
+        Self { url: url.into(), from }
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = Url::parse(&self.url).ok().map(|url| place(&url));
+        f.debug_struct("Probe").field("url", &place).field("from", &self.from).finish()
+    }
+}
+
+/// Where the answer to a [`Probe`] has the version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProbeFrom {
+    /// In the `ETag` or, without one, in `Last-Modified`, of a HEAD.
+    #[default]
+    Validators,
+    /// In this header of a HEAD.
+    Header(String),
+    /// Where this JSON pointer leads in the answer to a GET.
+    Pointer(String),
 }
 
 impl HttpSource {
@@ -51,49 +173,62 @@ impl HttpSource {
         Self {
             name: name.into(),
             url: url.into(),
+            method: Method::Get,
             params: BTreeMap::new(),
             query: BTreeMap::new(),
             headers: BTreeMap::new(),
             timeout: Duration::from_secs(30),
             max_body_bytes: 64 << 20,
-            rate: None,
+            auth: None,
+            checks: Checks::default(),
+            status_ttl: BTreeMap::new(),
+            respect_cache_control: false,
+            version: None,
+            probe: None,
             batch: None,
+            allow_private: false,
         }
-    }
-
-    pub(crate) fn default_of(&self, name: &str) -> Option<&str> {
-        self.params.get(name).map(String::as_str)
-    }
-
-    pub(crate) fn header_map(&self) -> Result<HeaderMap, SetupError> {
-        let mut map = HeaderMap::new();
-        for (name, value) in &self.headers {
-            // Neither error text shows the value.
-            let parsed = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_bad| SetupError::HeaderName(name.clone()))?;
-            let mut value = HeaderValue::from_str(value)
-                .map_err(|_bad| SetupError::HeaderValue(name.clone()))?;
-            value.set_sensitive(true);
-            map.insert(parsed, value);
-        }
-        Ok(map)
     }
 }
 
 impl fmt::Debug for HttpSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, url, params, query, headers, timeout, max_body_bytes, rate, batch } = self;
+        let Self {
+            name,
+            url,
+            method,
+            params,
+            query,
+            headers,
+            timeout,
+            max_body_bytes,
+            auth,
+            checks,
+            status_ttl,
+            respect_cache_control,
+            version,
+            probe,
+            batch,
+            allow_private,
+        } = self;
         let place = Url::parse(url).ok().map(|url| place(&url));
         f.debug_struct("HttpSource")
             .field("name", name)
             .field("url", &place)
+            .field("method", method)
             .field("params", params)
             .field("query", &query.keys())
             .field("headers", &headers.keys())
             .field("timeout", timeout)
             .field("max_body_bytes", max_body_bytes)
-            .field("rate", rate)
+            .field("auth", auth)
+            .field("checks", checks)
+            .field("status_ttl", status_ttl)
+            .field("respect_cache_control", respect_cache_control)
+            .field("version", version)
+            .field("probe", probe)
             .field("batch", batch)
+            .field("allow_private", allow_private)
             .finish()
     }
 }
@@ -112,15 +247,37 @@ pub enum SetupError {
     /// The URL template is malformed.
     #[error("`url`: {0}")]
     Url(#[from] TemplateError),
+    /// A text in the body is malformed.
+    #[error("`body`: {0}; for a brace that is text write {{{{ or }}}}")]
+    Body(#[source] TemplateError),
     /// The text is no header name.
     #[error("`headers`: `{0}` is no header name")]
     HeaderName(String),
     /// The value of this header has characters that headers cannot have.
     #[error("`headers`: the value of `{0}` has characters that a header cannot have")]
     HeaderValue(String),
-    /// The rate is none that can be kept by spacing calls.
-    #[error("`rate_limit`: write at least one call in at most a minute, for example 50/s")]
-    Rate,
+    /// The key is to be a field of a body that has no fields.
+    #[error("`auth`: only a JSON object or a form that is posted can have a field for the key")]
+    AuthBody,
+    /// The text is no JSON pointer.
+    #[error(
+        "`{0}`: a JSON pointer is empty or begins with `/`, such as /Results/series; not `{1}`"
+    )]
+    Pointer(&'static str, String),
+    /// A status cannot mean that there is nothing.
+    #[error(
+        "`status_ttl`: {0} is no answer that could be kept; write one that `statuses` has, or a 4xx \
+         other than 401, 403, 408, 425 and 429"
+    )]
+    StatusTtl(u16),
+    /// The address of a probe is malformed.
+    #[error("`probe`: its URL starts with http:// or https:// and has no names in braces")]
+    Probe,
+    /// The source is on this machine, or in a private network.
+    #[error(
+        "`{0}`: it is at a private address; if that is meant, write `allow_private: true` at the source"
+    )]
+    Private(&'static str),
     /// The batch cannot be asked for, or its answers cannot be told apart.
     #[error("`batch`: {0}")]
     Batch(#[from] BatchError),

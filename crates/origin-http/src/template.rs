@@ -1,4 +1,4 @@
-//! URL templates: text with names in braces, filled with encoded values.
+//! Templates: text with names in braces, filled with values, in URLs encoded ones.
 
 use std::{
     collections::BTreeSet,
@@ -11,8 +11,14 @@ use reqwest::Url;
 /// A URL template.
 ///
 /// `Debug` shows only its names: its text may hold keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(Pattern);
+
+/// Text with names of values in braces.
+///
+/// `Debug` shows only its names: its text may hold keys.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Template {
+pub(crate) struct Pattern {
     parts: Vec<Part>,
     names: BTreeSet<String>,
 }
@@ -23,7 +29,7 @@ enum Part {
     Value(String),
 }
 
-/// A URL template is malformed.
+/// A template is malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// It must start with a scheme and a host that no value can change.
@@ -32,6 +38,75 @@ pub enum TemplateError {
     /// A brace has no partner, or a name is empty or has odd characters.
     #[error("write names of values as {{name}}, with letters, digits and _ only")]
     Braces,
+}
+
+/// What two braces of a kind stand for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubled {
+    /// One brace that is text.
+    Literal,
+    /// A mistake: in a URL a brace that is text is written encoded.
+    Mistake,
+}
+
+impl Pattern {
+    pub(crate) fn parse(text: &str, doubled: Doubled) -> Result<Self, TemplateError> {
+        let (mut parts, mut names) = (Vec::new(), BTreeSet::new());
+        let (mut literal, mut rest) = (String::new(), text);
+        while let Some((before, at)) = rest.find(['{', '}']).map(|at| rest.split_at(at)) {
+            literal.push_str(before);
+            let double = [("{{", '{'), ("}}", '}')]
+                .into_iter()
+                .find_map(|(double, brace)| Some((brace, at.strip_prefix(double)?)))
+                .filter(|_| doubled == Doubled::Literal);
+            if let Some((brace, behind)) = double {
+                literal.push(brace);
+                rest = behind;
+                continue;
+            }
+            let inside = at.strip_prefix('{').and_then(|after| after.split_once('}'));
+            let (name, behind) = inside.ok_or(TemplateError::Braces)?;
+            let proper = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if name.is_empty() || !name.chars().all(proper) {
+                return Err(TemplateError::Braces);
+            }
+            parts.push(Part::Text(std::mem::take(&mut literal)));
+            parts.push(Part::Value(name.to_owned()));
+            names.insert(name.to_owned());
+            rest = behind;
+        }
+        literal.push_str(rest);
+        parts.push(Part::Text(literal));
+        Ok(Self { parts, names })
+    }
+
+    /// Names of the values it needs.
+    pub(crate) fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+
+    /// The text with values as they are, or the name of one that is missing.
+    pub(crate) fn fill<'v>(
+        &self,
+        value: impl Fn(&str) -> Option<&'v str>,
+    ) -> Result<String, String> {
+        self.fill_with(value, |value, filled| filled.push_str(value))
+    }
+
+    fn fill_with<'v>(
+        &self,
+        value: impl Fn(&str) -> Option<&'v str>,
+        add: impl Fn(&str, &mut String),
+    ) -> Result<String, String> {
+        let mut filled = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.push_str(text),
+                Part::Value(name) => add(value(name).ok_or(name)?, &mut filled),
+            }
+        }
+        Ok(filled)
+    }
 }
 
 impl Template {
@@ -44,61 +119,42 @@ impl Template {
         if host.is_empty() || host.contains(['{', '}']) {
             return Err(TemplateError::Scheme);
         }
-        let (mut parts, mut names) = (Vec::new(), BTreeSet::new());
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, behind) = after.split_once('}').ok_or(TemplateError::Braces)?;
-            let proper = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if before.contains('}') || name.is_empty() || !name.chars().all(proper) {
-                return Err(TemplateError::Braces);
-            }
-            parts.push(Part::Text(before.to_owned()));
-            parts.push(Part::Value(name.to_owned()));
-            names.insert(name.to_owned());
-            rest = behind;
-        }
-        if rest.contains('}') {
-            return Err(TemplateError::Braces);
-        }
-        parts.push(Part::Text(rest.to_owned()));
-        Ok(Self { parts, names })
+        Pattern::parse(text, Doubled::Mistake).map(Self)
     }
 
     /// Names of the values it needs.
     pub(crate) fn names(&self) -> &BTreeSet<String> {
-        &self.names
+        self.0.names()
+    }
+
+    /// The URL that it makes of values that say nothing; `None` if it can make none.
+    pub(crate) fn sample(&self) -> Option<Url> {
+        self.fill(|_| Some("x")).ok().and_then(|text| Url::parse(&text).ok())
     }
 
     /// Whether it leads to this machine itself.
     pub(crate) fn is_loopback(&self) -> bool {
         // Values are no part of the host.
-        let url = self.fill(|_| Some("x")).ok().and_then(|text| Url::parse(&text).ok());
+        let url = self.sample();
         url.as_ref().and_then(Url::host_str).is_some_and(|host| {
             let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
             host == "localhost" || address.is_ok_and(|address| address.is_loopback())
         })
     }
 
-    /// The URL, or the name of a value that is missing.
+    /// The URL with every value encoded, or the name of one that is missing.
     pub(crate) fn fill<'v>(
         &self,
         value: impl Fn(&str) -> Option<&'v str>,
     ) -> Result<String, String> {
-        let mut filled = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => filled.push_str(text),
-                Part::Value(name) => encode(value(name).ok_or(name)?, &mut filled),
-            }
-        }
-        Ok(filled)
+        self.0.fill_with(value, encode)
     }
 }
 
-impl fmt::Debug for Template {
+impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { parts: _, names } = self;
-        f.debug_struct("Template").field("names", names).finish_non_exhaustive()
+        f.debug_struct("Pattern").field("names", names).finish_non_exhaustive()
     }
 }
 
@@ -137,6 +193,19 @@ mod tests {
         );
         assert_eq!(template.fill(|name| (name == "a").then_some("1")), Err("b".to_owned()));
         assert_eq!(template.names().len(), 2);
+    }
+
+    #[test]
+    fn outside_urls_two_braces_are_one() {
+        let fill = |text| {
+            let pattern = Pattern::parse(text, Doubled::Literal)?;
+            Ok(pattern.fill(|name| (name == "a").then_some("{b}\"")).unwrap())
+        };
+        assert_eq!(fill("{{a}} {a}{{{a}}}}}"), Ok("{a} {b}\"{{b}\"}}".to_owned()));
+        assert_eq!(fill("query {{ x }}"), Ok("query { x }".to_owned()));
+        for text in ["{", "}", "{}", "{a", "{ a }", "{{a}", "a}"] {
+            assert_eq!(fill(text), Err(TemplateError::Braces), "{text}");
+        }
     }
 
     #[test]

@@ -18,6 +18,13 @@ use axum::{
 use cache_core::{Entry, Load, Loaded, Origin, OriginErrorKind, Request, Stamp};
 use origin_http::{Batch, BatchError, HttpOrigin, HttpSource, SetupError};
 
+/// A source on this machine.
+fn local(name: &str, url: impl Into<String>) -> HttpSource {
+    let mut source = HttpSource::new(name, url);
+    source.allow_private = true;
+    source
+}
+
 /// The targets and headers of the calls that a server got.
 type Seen = Arc<Mutex<Vec<(String, HeaderMap)>>>;
 
@@ -45,7 +52,7 @@ fn targets(seen: &Seen) -> Vec<String> {
 }
 
 fn source(server: SocketAddr, batch: Batch) -> HttpSource {
-    let mut source = HttpSource::new("api", format!("http://{server}/data/{{id}}"));
+    let mut source = local("api", format!("http://{server}/data/{{id}}"));
     source.batch = Some(batch);
     source
 }
@@ -171,7 +178,7 @@ async fn rows_may_be_objects_deep_in_the_answer() {
 #[tokio::test]
 async fn members_may_be_in_the_query_with_another_separator() {
     let (server, seen) = serve(|_| r#"[{"id":"1"},{"id":"2"}]"#).await;
-    let mut source = HttpSource::new("api", format!("http://{server}/data"));
+    let mut source = local("api", format!("http://{server}/data"));
     source.params.insert("id".into(), "1".into());
     let mut batch = Batch::new("id", 2, "", "id");
     batch.separator = ";&".into();
@@ -214,7 +221,7 @@ async fn a_list_longer_than_an_answer_may_be_fails_all() {
 #[test]
 fn batches_that_make_no_sense_are_refused() {
     let failure = |change: fn(&mut Batch)| {
-        let mut source = HttpSource::new("api", "http://127.0.0.1/{id}");
+        let mut source = local("api", "http://127.0.0.1/{id}");
         source.params.insert("year".into(), "2022".into());
         let mut batch = Batch::new("id", 2, "/data", "id");
         change(&mut batch);

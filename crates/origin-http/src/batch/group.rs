@@ -22,7 +22,7 @@ struct Kin<'r> {
 impl Batcher {
     /// The places of requests that are asked for together, in order of first appearance: at most
     /// `max` members in a group, and all requests for a member in the same one. `names` are those
-    /// that the URL needs.
+    /// that the URL and the body need.
     pub(super) fn groups<'r>(
         &self,
         names: &BTreeSet<String>,

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use super::{
-    Batcher,
-    rows::{Pointer, around, items, text},
-};
+use super::Batcher;
+use crate::json::{Pointer, around, items, text};
 
 /// An answer cannot be taken apart. It says nothing of what the answer holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

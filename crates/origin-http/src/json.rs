@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 
 /// A JSON pointer (RFC 6901); the empty one is the whole document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointer(Vec<String>);
+pub(crate) struct Pointer(Vec<String>);
 
 impl Pointer {
     /// `None` if it is neither empty nor begins with `/`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self(Vec::new()));
         }
@@ -20,12 +20,12 @@ impl Pointer {
     }
 
     /// That to the field `name`.
-    pub(super) fn field(name: &str) -> Self {
+    pub(crate) fn field(name: &str) -> Self {
         Self(vec![name.to_owned()])
     }
 
     /// What it leads to.
-    pub(super) fn find<'a>(&self, document: &'a RawValue) -> Option<&'a RawValue> {
+    pub(crate) fn find<'a>(&self, document: &'a RawValue) -> Option<&'a RawValue> {
         self.0.iter().try_fold(document, |value, step| child(value, step))
     }
 }
@@ -40,12 +40,12 @@ impl fmt::Display for Pointer {
 }
 
 /// The items of an array.
-pub(super) fn items(array: &RawValue) -> Option<Vec<&RawValue>> {
+pub(crate) fn items(array: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(array.get()).ok()
 }
 
 /// A text, or a number or switch as it is written; `None` for anything else.
-pub(super) fn text(value: &RawValue) -> Option<String> {
+pub(crate) fn text(value: &RawValue) -> Option<String> {
     match value.get().as_bytes().first()? {
         b'"' => serde_json::from_str(value.get()).ok(),
         b'{' | b'[' | b'n' => None,
@@ -54,7 +54,7 @@ pub(super) fn text(value: &RawValue) -> Option<String> {
 }
 
 /// What stands before and after `part` of `document`.
-pub(super) fn around<'a>(document: &'a RawValue, part: &RawValue) -> Option<(&'a str, &'a str)> {
+pub(crate) fn around<'a>(document: &'a RawValue, part: &RawValue) -> Option<(&'a str, &'a str)> {
     let (document, part) = (document.get(), part.get());
     let start = part.as_ptr().addr().checked_sub(document.as_ptr().addr())?;
     Some((document.get(..start)?, document.get(start + part.len()..)?))
@@ -68,6 +68,18 @@ fn child<'a>(value: &'a RawValue, step: &str) -> Option<&'a RawValue> {
         }
         b'[' => items(value)?.get(step.parse::<usize>().ok()?).copied(),
         _ => None,
+    }
+}
+
+/// Whether there is nothing in it: `null`, or an array, object or text without anything.
+pub(crate) fn is_empty(value: &RawValue) -> bool {
+    let text = value.get();
+    let inside = text.get(1..text.len().saturating_sub(1)).unwrap_or_default();
+    match text.as_bytes().first() {
+        Some(b'n') => true,
+        Some(b'"') => inside.is_empty(),
+        Some(b'[' | b'{') => inside.trim_ascii().is_empty(),
+        _ => false,
     }
 }
 

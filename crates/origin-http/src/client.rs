@@ -1,0 +1,97 @@
+//! Connections that the origins of one program share, and where redirects may lead.
+
+use std::sync::OnceLock;
+
+use reqwest::{Client, Url, redirect};
+
+use crate::{SetupError, private::PublicOnly};
+
+/// Redirects followed, on the same host and port only: keys and headers must not reach another.
+const MAX_REDIRECTS: usize = 5;
+
+/// Connections and TLS roots that the origins of one program share: reading the roots takes
+/// milliseconds.
+#[derive(Debug, Default)]
+pub struct HttpClient {
+    local: OnceLock<Client>,
+    private: OnceLock<Client>,
+    public: OnceLock<Client>,
+}
+
+/// Where the servers are that a client reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// On this machine: the proxies that the environment names cannot reach that.
+    Local,
+    /// Anywhere.
+    Private,
+    /// Where everybody can reach them.
+    Public,
+}
+
+impl HttpClient {
+    pub(crate) fn get(&self, reach: Reach) -> Result<Client, SetupError> {
+        let made = match reach {
+            Reach::Local => &self.local,
+            Reach::Private => &self.private,
+            Reach::Public => &self.public,
+        };
+        if let Some(client) = made.get() {
+            return Ok(client.clone());
+        }
+        let client = client(reach)?;
+        Ok(made.get_or_init(|| client).clone())
+    }
+}
+
+fn client(reach: Reach) -> Result<Client, SetupError> {
+    // Several libraries of one program may want to; the first one's choice stands.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let same_host = redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first();
+        let same = first.is_some_and(|first| same_server(first, attempt.url()));
+        if same && attempt.previous().len() <= MAX_REDIRECTS {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    });
+    let builder = Client::builder()
+        .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+        .redirect(same_host);
+    let builder = match reach {
+        Reach::Local => builder.no_proxy(),
+        Reach::Private => builder,
+        Reach::Public => builder.dns_resolver(PublicOnly::new()),
+    };
+    builder.build().map_err(SetupError::Client)
+}
+
+/// Whether what `first` may see, `next` may see: the same server or, instead of plain HTTP on its
+/// usual port, HTTPS on its own.
+fn same_server(first: &Url, next: &Url) -> bool {
+    let port = Url::port_or_known_default;
+    let same = first.scheme() == next.scheme() && port(first) == port(next);
+    let secured = (first.scheme(), port(first)) == ("http", Some(80))
+        && (next.scheme(), port(next)) == ("https", Some(443));
+    first.host_str() == next.host_str() && (same || secured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_scheme_a_host_and_a_port() {
+        let same = |first: &str, next: &str| {
+            same_server(&Url::parse(first).unwrap(), &Url::parse(next).unwrap())
+        };
+        assert!(same("https://h.example/a", "https://h.example:443/b?c"));
+        assert!(same("http://h.example:8080/a", "http://h.example:8080/b"));
+        assert!(same("http://h.example/a", "https://h.example/a"), "an upgrade");
+        assert!(!same("https://h.example/a", "http://h.example/a"), "a downgrade");
+        assert!(!same("https://h.example/", "https://h.example:8443/"));
+        assert!(!same("http://h.example:8080/", "https://h.example/"));
+        assert!(!same("https://h.example/", "https://www.h.example/"));
+    }
+}
