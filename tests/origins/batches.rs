@@ -21,6 +21,7 @@ fn census() -> Server {
 fn cache(server: &Server, options: OriginOptions) -> Cache {
     let url = format!("http://127.0.0.1:{}/data/{{cbsa}}", server.port);
     let mut source = HttpSource::new("census", url);
+    source.allow_private = true;
     source.batch = Some(Batch::new("cbsa", 50, "", "cbsa"));
     Cache::builder()
         .tier(MemoryTier::new(16 << 20))

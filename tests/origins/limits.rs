@@ -70,7 +70,7 @@ fn processes_keep_a_rate_together() {
         "cache:
   sqlite: {{path: '{}'}}
   sources:
-    census: {{url: 'http://127.0.0.1:{port}/{{cbsa}}', rate_limit: 25/s, burst: 5}}
+    census: {{allow_private: true, url: 'http://127.0.0.1:{port}/{{cbsa}}', rate_limit: 25/s, burst: 5}}
 ",
         cache.display()
     );

@@ -138,7 +138,7 @@ impl Place {
             "cache:
   sqlite: {{path: '{}'}}
   sources:
-    census: {{url: 'http://127.0.0.1:{port}/census/{rest}}}
+    census: {{allow_private: true, url: 'http://127.0.0.1:{port}/census/{rest}}}
 ",
             path.display()
         );

@@ -1,6 +1,8 @@
 //! From configuration to a chain.
 
 mod compression;
+#[cfg(feature = "http")]
+mod http;
 
 use std::sync::Arc;
 
@@ -49,15 +51,15 @@ impl CacheBuilder {
                 }
             };
         }
-        let sources = config.sources.keys().chain(config.ttl_policies.keys());
-        for source in sources {
+        let named = config.sources.keys().chain(config.ttl_policies.keys());
+        for source in named {
             builder = builder.policy(source, config.policy_for(source));
         }
         for (name, source) in &config.sources {
             builder = builder.origin_options(name, config.origin_options(source));
         }
         let builder = ledger(builder, config);
-        http(compression::training(builder, config, compressor), config)
+        sources(compression::training(builder, config, compressor), config)
     }
 }
 
@@ -149,28 +151,10 @@ fn ledger(builder: CacheBuilder, _: &CacheConfig) -> CacheBuilder {
 }
 
 #[cfg(feature = "http")]
-fn http(mut builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
-    let client = origin_http::HttpClient::default();
-    let exposed = |secrets: &std::collections::BTreeMap<String, config::Secret>| {
-        secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect()
-    };
-    for (name, source) in &config.sources {
-        let Some(url) = &source.url else { continue };
-        let mut http = origin_http::HttpSource::new(name, url);
-        http.params.clone_from(&source.params);
-        http.query = exposed(&source.query);
-        http.headers = exposed(&source.headers);
-        http.timeout = source.timeout;
-        http.max_body_bytes = source.max_body;
-        let origin = origin_http::HttpOrigin::with_client(http, &client)
-            .map_err(|error| BuildError::Source { name: name.clone(), source: error.into() })?;
-        builder = builder.origin(name, origin);
-    }
-    Ok(builder)
-}
+use http::sources;
 
 #[cfg(not(feature = "http"))]
-fn http(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
+fn sources(builder: CacheBuilder, config: &CacheConfig) -> Result<CacheBuilder, BuildError> {
     match config.sources.iter().find(|(_, source)| source.url.is_some()) {
         None => Ok(builder),
         Some((name, _)) => Err(missing(&format!("`url` of source `{name}`"), "http")),

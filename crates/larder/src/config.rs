@@ -24,6 +24,7 @@ mod compression;
 mod duration;
 mod error;
 mod forms;
+mod http;
 mod interpolate;
 mod layer;
 mod loader;
@@ -45,6 +46,7 @@ pub use self::{
     compression::{CompressionConfig, SourceCompressionConfig},
     duration::{format_duration, parse_duration},
     error::{ConfigError, ValueError},
+    http::{AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig},
     loader::{Loaded, Loader},
     model::{CacheConfig, MonitoringConfig, PrefetchConfig},
     origin::RetryConfig,

@@ -129,6 +129,7 @@ pub mod tiers {
 #[cfg(feature = "http")]
 pub mod http {
     pub use origin_http::{
-        Batch, BatchError, HttpClient, HttpOrigin, HttpSource, Rate, SetupError, TemplateError,
+        Auth, Batch, BatchError, Body, Checks, HttpClient, HttpOrigin, HttpSource, Method, Probe,
+        ProbeFrom, SetupError, TemplateError, VersionFrom,
     };
 }

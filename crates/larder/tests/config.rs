@@ -27,7 +27,7 @@ use std::{fmt::Write, fs, path::PathBuf, time::Duration};
 
 use larder::config::{
     Algorithm, CacheConfig, ConfigError, DictionaryUse, Loaded, Provenance, RateLimit, Secret,
-    SourceConfig, TierKind, Ttl,
+    SourceConfig, Status, TierKind, Ttl,
 };
 
 const HOUR: u64 = 3600;

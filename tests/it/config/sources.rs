@@ -77,12 +77,12 @@ fn sources(place: &Path, server: &Server) -> CacheConfig {
   defaults: {{ttl: 3d}}
   ttl_policies: {{epa_aqs: 2h, live: 0s, frozen: never, census_acs: 365}}
   sources:
-    epa_aqs: {{url: 'http://127.0.0.1:{port}/air/{{cbsa}}', query: {{key: hush}}}}
-    census: {{url: 'http://127.0.0.1:{port}/people/{{cbsa}}', params: {{year: 2022}}}}
-    live: {{url: 'http://127.0.0.1:{port}/live/{{cbsa}}'}}
-    frozen: {{url: 'http://127.0.0.1:{port}/frozen/{{cbsa}}'}}
-    own: {{url: 'http://127.0.0.1:{port}/own/{{cbsa}}', ttl: 90s}}
-    census_acs: {{url: 'http://127.0.0.1:{port}/acs/{{cbsa}}'}}
+    epa_aqs: {{allow_private: true, url: 'http://127.0.0.1:{port}/air/{{cbsa}}', query: {{key: hush}}}}
+    census: {{allow_private: true, url: 'http://127.0.0.1:{port}/people/{{cbsa}}', params: {{year: 2022}}}}
+    live: {{allow_private: true, url: 'http://127.0.0.1:{port}/live/{{cbsa}}'}}
+    frozen: {{allow_private: true, url: 'http://127.0.0.1:{port}/frozen/{{cbsa}}'}}
+    own: {{allow_private: true, url: 'http://127.0.0.1:{port}/own/{{cbsa}}', ttl: 90s}}
+    census_acs: {{allow_private: true, url: 'http://127.0.0.1:{port}/acs/{{cbsa}}'}}
 "
     ))
 }
@@ -229,10 +229,10 @@ async fn a_source_that_is_down_is_answered_for_as_long_as_its_policy_says() {
   defaults: {{ttl: 1h, stale_if_error: 2h, throttle: 0s}}
   ttl_policies: {{briefly: 30m}}
   sources:
-    plain: {{url: 'http://127.0.0.1:{port}/plain/{{cbsa}}'}}
-    briefly: {{url: 'http://127.0.0.1:{port}/briefly/{{cbsa}}'}}
-    strict: {{url: 'http://127.0.0.1:{port}/strict/{{cbsa}}', stale_if_error: 0s}}
-    picky: {{url: 'http://127.0.0.1:{port}/picky/{{cbsa}}', stale_on: server_error}}
+    plain: {{allow_private: true, url: 'http://127.0.0.1:{port}/plain/{{cbsa}}'}}
+    briefly: {{allow_private: true, url: 'http://127.0.0.1:{port}/briefly/{{cbsa}}'}}
+    strict: {{allow_private: true, url: 'http://127.0.0.1:{port}/strict/{{cbsa}}', stale_if_error: 0s}}
+    picky: {{allow_private: true, url: 'http://127.0.0.1:{port}/picky/{{cbsa}}', stale_on: server_error}}
 ",
         path.display()
     ));

@@ -116,7 +116,7 @@ impl Store {
             .iter()
             .map(|one| {
                 let url = url(port, *one);
-                format!("    {}: {{url: \"{url}\", rate_limit: 5/s, timeout: 10s}}\n", one.name())
+                format!("    {}: {{url: \"{url}\", allow_private: true, rate_limit: 5/s, timeout: 10s}}\n", one.name())
             })
             .collect();
         format!(

@@ -161,7 +161,7 @@ fn what_does_not_go_together_is_told_by_the_check_and_by_nothing_else() {
     place.write(
         "larder.yaml",
         "cache:\n  sqlite: {path: cache.db}\n  defaults:\n    soft_timeout: 2s\n  sources:\n    \
-         a: {url: \"http://127.0.0.1:1/{cbsa}\"}\n    b: {url: \"http://127.0.0.1:1/{cbsa}\"}\n",
+         a: {allow_private: true, url: \"http://127.0.0.1:1/{cbsa}\"}\n    b: {allow_private: true, url: \"http://127.0.0.1:1/{cbsa}\"}\n",
     );
     let advice = "larder.yaml:4: `cache.defaults.soft_timeout`: has no effect without \
                   `stale_if_error`, which says what may be served instead";

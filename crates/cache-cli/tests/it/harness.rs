@@ -47,8 +47,8 @@ impl Place {
             "larder.yaml",
             &format!(
                 "cache:\n  sqlite: {{path: cache.db}}\n  sources:\n    \
-                 a: {{url: \"http://{at}/a/{{cbsa}}\"}}\n    \
-                 b: {{url: \"http://{at}/b/{{cbsa}}\"}}\n"
+                 a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\"}}\n    \
+                 b: {{allow_private: true, url: \"http://{at}/b/{{cbsa}}\"}}\n"
             ),
         );
     }

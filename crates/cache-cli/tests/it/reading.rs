@@ -17,7 +17,7 @@ fn configure_stale(place: &Place, address: &str, policy: &str) {
         "larder.yaml",
         &format!(
             "cache:\n  sqlite: {{path: cache.db}}\n  sources:\n    \
-             a: {{url: \"http://{address}/a/{{cbsa}}\", ttl: 1ms, {policy}}}\n"
+             a: {{allow_private: true, url: \"http://{address}/a/{{cbsa}}\", ttl: 1ms, {policy}}}\n"
         ),
     );
 }
@@ -94,7 +94,7 @@ async fn what_contradicts_itself_is_a_usage_error() {
     assert_eq!(before.stderr(), after.stderr());
     place.write(
         "larder.yaml",
-        "cache:\n  offline: true\n  sources: {a: {url: \"http://127.0.0.1:1/{cbsa}\"}}\n",
+        "cache:\n  offline: true\n  sources: {a: {allow_private: true, url: \"http://127.0.0.1:1/{cbsa}\"}}\n",
     );
     let set = get(&place, &["--refresh"]).expect(2);
     assert!(set.stderr().starts_with(&format!("{offline} (larder.yaml:2)")), "{}", set.stderr());

@@ -106,8 +106,8 @@ async fn failures_are_told_and_counted_and_the_rest_is_done() {
     place.write(
         "larder.yaml",
         &format!(
-            "cache:\n  sources:\n    a: {{url: \"http://{at}/a/{{cbsa}}\"}}\n    \
-             lost: {{url: \"http://{at}/nowhere/at/all/{{cbsa}}?key=hunter2\"}}\n"
+            "cache:\n  sources:\n    a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\"}}\n    \
+             lost: {{allow_private: true, url: \"http://{at}/nowhere/at/all/{{cbsa}}?key=hunter2\"}}\n"
         ),
     );
     let args = ["warm", "-m", "boulder-co", "-m", "denver-co", "-s", "a,lost"];
@@ -152,7 +152,7 @@ async fn values_given_by_hand_go_before_those_of_the_source_and_unknown_ones_are
     let at = api.address;
     place.write(
         "larder.yaml",
-        &format!("cache: {{sources: {{a: {{url: \"http://{at}/a/{{cbsa}}\", params: {{year: 2022}}}}}}}}\n"),
+        &format!("cache: {{sources: {{a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\", params: {{year: 2022}}}}}}}}\n"),
     );
     let key = |args: &[&str]| {
         let got = place.larder(&[&["get", "a", "-m", "boulder-co", "-F", "json"], args].concat());
@@ -174,7 +174,7 @@ async fn json_is_printed_digit_for_digit() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let config = format!("cache: {{sources: {{a: {{url: \"http://{at}/a/{{cbsa}}\"}}}}}}\n");
+    let config = format!("cache: {{sources: {{a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\"}}}}}}\n");
     place.write("larder.yaml", &config);
     let got = place.larder(&["get", "a", "-m", "boulder-co", "-F", "json"]).expect(0);
     let expected = "\"value\":{\"z\":12345678901234567890123,\"a\":1.50}}";

@@ -46,7 +46,8 @@ impl CacheConfig {
         limits.quota = quota.map(RateLimit::into);
         limits.reserve = *quota_reserve;
         let RetryConfig { attempts, base, max, budget } = *retry;
-        OriginOptions::default()
+        let probe_every = source.probe.url.as_ref().map(|_url| source.probe.check_every);
+        OriginOptions { probe_every, ..OriginOptions::default() }
             .limits(limits)
             .retry(RetryOptions::attempts(attempts).delay(base, max).budget(budget))
             .breaker(self.breaker.options())

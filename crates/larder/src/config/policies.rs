@@ -10,6 +10,7 @@ use crate::{Failures, Policy, PolicyPatch};
 use super::{
     compression::SourceCompressionConfig,
     forms,
+    http::{AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig},
     origin::RetryConfig,
     redact::{self, Params, redact_url},
     text,
@@ -137,6 +138,23 @@ policies! {
         query: BTreeMap<String, Secret> = BTreeMap::new(),
         /// Sent with each request.
         headers: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// Posted as JSON, with placeholders in its strings. Default: nothing is posted.
+        #[serde(deserialize_with = "text::text")]
+        json: Option<Secret> = None,
+        /// Posted as a form, with placeholders in its values.
+        form: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// The key that the API wants.
+        auth: AuthConfig = AuthConfig::default(),
+        /// Which responses are answers.
+        response: ResponseConfig = ResponseConfig::default(),
+        /// How long an answer with this status stays fresh; one of 4xx says that there is nothing.
+        status_ttl: BTreeMap<Status, Ttl> = BTreeMap::new(),
+        /// Whether `Cache-Control` and `Expires` of an answer go before `ttl`. Default: false.
+        #[serde(deserialize_with = "text::text")]
+        respect_cache_control: bool = false,
+        /// Whether it may be on this machine or in a private network. Default: false.
+        #[serde(deserialize_with = "text::text")]
+        allow_private: bool = false,
         /// For one request, above zero. Default: 30 s.
         #[serde(deserialize_with = "text::text", serialize_with = "text::write_duration")]
         timeout: Duration = Duration::from_secs(30),
@@ -165,6 +183,15 @@ policies! {
         /// Version of the source's data: values with another one are stale. Default: any will do.
         #[serde(deserialize_with = "text::text")]
         version: Option<String> = None,
+        /// Where answers say which version of the data they are from.
+        version_from: VersionFromConfig = VersionFromConfig::default(),
+        /// What tells the version of the data without asking for any.
+        probe: ProbeConfig = ProbeConfig::default(),
+        /// How one request asks for several members.
+        batch: BatchConfig = BatchConfig::default(),
+        /// Has no effect yet.
+        #[serde(deserialize_with = "text::text")]
+        cost_per_call: Option<f64> = None,
         /// What is different from `cache.compression` for its values.
         compression: SourceCompressionConfig = SourceCompressionConfig::default(),
     }
@@ -178,6 +205,13 @@ impl fmt::Debug for SourceConfig {
             params,
             query,
             headers,
+            json,
+            form,
+            auth,
+            response,
+            status_ttl,
+            respect_cache_control,
+            allow_private,
             timeout,
             max_body,
             rate_limit,
@@ -187,6 +221,10 @@ impl fmt::Debug for SourceConfig {
             quota_reserve,
             retry,
             version,
+            version_from,
+            probe,
+            batch,
+            cost_per_call,
             compression,
             ..
         } = self;
@@ -196,6 +234,13 @@ impl fmt::Debug for SourceConfig {
             .field("params", &Params(params))
             .field("query", query)
             .field("headers", headers)
+            .field("json", json)
+            .field("form", form)
+            .field("auth", auth)
+            .field("response", response)
+            .field("status_ttl", status_ttl)
+            .field("respect_cache_control", respect_cache_control)
+            .field("allow_private", allow_private)
             .field("timeout", timeout)
             .field("max_body", max_body)
             .field("rate_limit", rate_limit)
@@ -205,6 +250,10 @@ impl fmt::Debug for SourceConfig {
             .field("quota_reserve", quota_reserve)
             .field("retry", retry)
             .field("version", version)
+            .field("version_from", version_from)
+            .field("probe", probe)
+            .field("batch", batch)
+            .field("cost_per_call", cost_per_call)
             .field("compression", compression);
         self.debug_policy(&mut shown);
         shown.finish()

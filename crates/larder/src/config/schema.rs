@@ -120,6 +120,25 @@ const COMPRESSION: [Field; 5] = [
     leaf("dictionaries"),
 ];
 
+const AUTH: [Field; 4] =
+    [leaf("header"), leaf("query"), leaf("field"), field("value", Kind::Leaf(Mark::Secret))];
+
+const RESPONSE: [Field; 5] = [
+    field("statuses", Kind::List("[200, 203]")),
+    field("content_types", Kind::List("[application/json]")),
+    field("must_exist", Kind::List("[/Results/series]")),
+    field("must_equal", Kind::Map(&Kind::Leaf(Mark::Plain))),
+    leaf("empty_is_absent"),
+];
+
+const VERSION_FROM: [Field; 2] = [leaf("header"), leaf("pointer")];
+
+const PROBE: [Field; 4] =
+    [field("url", Kind::Leaf(Mark::Url)), leaf("header"), leaf("pointer"), leaf("check_every")];
+
+const BATCH: [Field; 5] =
+    [leaf("param"), number("max", 2.0, 10_000.0), leaf("separator"), leaf("rows"), leaf("member")];
+
 const RETRY: [Field; 4] =
     [number("attempts", 1.0, 100.0), leaf("base"), leaf("max"), leaf("budget")];
 
@@ -157,12 +176,19 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 26] = joined(
+const SOURCE_FIELDS: [Field; 37] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
         field("query", Kind::Map(&Kind::Leaf(Mark::Secret))),
         field("headers", Kind::Map(&Kind::Leaf(Mark::Secret))),
+        field("json", Kind::Leaf(Mark::Secret)),
+        field("form", Kind::Map(&Kind::Leaf(Mark::Secret))),
+        field("auth", Kind::Section(&AUTH)),
+        field("response", Kind::Section(&RESPONSE)),
+        field("status_ttl", Kind::Map(&Kind::Leaf(Mark::Plain))),
+        leaf("respect_cache_control"),
+        leaf("allow_private"),
         leaf("timeout"),
         leaf("max_body"),
         leaf("rate_limit"),
@@ -172,6 +198,10 @@ const SOURCE_FIELDS: [Field; 26] = joined(
         leaf("quota_reserve"),
         field("retry", Kind::Section(&RETRY)),
         leaf("version"),
+        field("version_from", Kind::Section(&VERSION_FROM)),
+        field("probe", Kind::Section(&PROBE)),
+        field("batch", Kind::Section(&BATCH)),
+        field("cost_per_call", Kind::Number(Mark::Unused, 0.0, 1e9)),
         field("compression", Kind::Section(&COMPRESSION)),
     ],
     POLICY,

@@ -29,6 +29,22 @@ cache:
       params: {year: 2022, get: NAME}
       query: {key: 0012}
       headers: {User-Agent: larder}
+      json: '{"id": "{cbsa}"}'
+      form: {a: b}
+      auth: {header: X-Key, query: key, field: id, value: hush}
+      response:
+        statuses: [200, 206]
+        content_types: application/json, text/*
+        must_exist: [/Results]
+        must_equal: {/status: OK}
+        empty_is_absent: /rows
+      status_ttl: {404: 10m}
+      respect_cache_control: true
+      allow_private: true
+      version_from: {header: X-Edition, pointer: /edition}
+      probe: {url: 'https://h/p', header: X-Edition, pointer: /edition, check_every: 1h}
+      batch: {param: cbsa, max: 10, separator: ';', rows: /rows, member: id}
+      cost_per_call: 0.5
       timeout: 1m
       max_body: 1GiB
       rate_limit: 500/m
@@ -88,6 +104,32 @@ cache:
     census.params = [("get", "NAME"), ("year", "2022")].map(|(k, v)| (k.into(), v.into())).into();
     census.query = [("key".into(), Secret::new("0012"))].into();
     census.headers = [("User-Agent".into(), Secret::new("larder"))].into();
+    census.json = Some(Secret::new(r#"{"id": "{cbsa}"}"#));
+    census.form = [("a".into(), Secret::new("b"))].into();
+    census.auth.header = Some("X-Key".into());
+    census.auth.query = Some("key".into());
+    census.auth.field = Some("id".into());
+    census.auth.value = Some(Secret::new("hush"));
+    census.response.statuses = vec![Status::new(200), Status::new(206)];
+    census.response.content_types = vec!["application/json".into(), "text/*".into()];
+    census.response.must_exist = vec!["/Results".into()];
+    census.response.must_equal = [("/status".into(), "OK".into())].into();
+    census.response.empty_is_absent = Some("/rows".into());
+    census.status_ttl = [(Status::new(404), Ttl::After(Duration::from_mins(10)))].into();
+    census.respect_cache_control = true;
+    census.allow_private = true;
+    census.version_from.header = Some("X-Edition".into());
+    census.version_from.pointer = Some("/edition".into());
+    census.probe.url = Some("https://h/p".into());
+    census.probe.header = Some("X-Edition".into());
+    census.probe.pointer = Some("/edition".into());
+    census.probe.check_every = Duration::from_hours(1);
+    census.batch.param = Some("cbsa".into());
+    census.batch.max = 10;
+    census.batch.separator = ";".into();
+    census.batch.rows = "/rows".into();
+    census.batch.member = Some("id".into());
+    census.cost_per_call = Some(0.5);
     census.timeout = Duration::from_mins(1);
     census.max_body = 1 << 30;
     census.rate_limit = Some(RateLimit::new(500, Duration::from_mins(1)));
