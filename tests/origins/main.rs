@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
+mod answers;
 mod batches;
 mod limits;
 mod retries;

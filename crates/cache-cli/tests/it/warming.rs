@@ -174,7 +174,9 @@ async fn json_is_printed_digit_for_digit() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let config = format!("cache: {{sources: {{a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\"}}}}}}\n");
+    let config = format!(
+        "cache: {{sources: {{a: {{allow_private: true, url: \"http://{at}/a/{{cbsa}}\"}}}}}}\n"
+    );
     place.write("larder.yaml", &config);
     let got = place.larder(&["get", "a", "-m", "boulder-co", "-F", "json"]).expect(0);
     let expected = "\"value\":{\"z\":12345678901234567890123,\"a\":1.50}}";

@@ -263,3 +263,17 @@ fn files_are_read_from_disk() {
     let loaded = CacheConfig::loader().file(&path).load().expect("valid");
     assert_eq!(loaded.config.memory.size_mb, 7);
 }
+
+#[test]
+fn the_sources_for_public_apis_load() {
+    let keys = ["CENSUS_API_KEY", "BLS_API_KEY", "AQS_EMAIL", "AQS_KEY", "BEA_API_KEY"];
+    let loaded = CacheConfig::loader()
+        .file(shipped("sources.example.yaml"))
+        .env(keys.map(|key| (key, "hush")))
+        .load()
+        .expect("shipped");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.sources.len(), 7);
+    let url = loaded.config.sources["fema_disasters"].url.as_deref().expect("it has one");
+    assert!(url.contains("?$filter="), "{url}");
+}
