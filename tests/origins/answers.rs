@@ -134,17 +134,17 @@ async fn no_secret_is_in_files_logs_errors_or_what_is_shown() {
          form: {secret: canary-form, q: '{cbsa}'}, retry: {attempts: 1}",
     );
     let cache = Cache::from_config(&config).unwrap();
-    let mut said = format!("{config:?} {cache:?}");
+    let mut said = vec![format!("{config:?} {cache:?}")];
     for market in 0..6 {
         match ask(&cache, market).await {
-            Ok(hit) => said.push_str(&format!("{hit:?}")),
-            Err(error) => said.push_str(&format!("{error} {error:?}")),
+            Ok(hit) => said.push(format!("{hit:?}")),
+            Err(error) => said.push(format!("{error} {error:?}")),
         }
     }
     for (name, usage) in within(cache.usage()).await.unwrap() {
-        said.push_str(&format!("{name} {usage:?}"));
+        said.push(format!("{name} {usage:?}"));
     }
-    said.push_str(&format!("{:?}", within(cache.list_keys(10)).await.unwrap()));
+    said.push(format!("{:?}", within(cache.list_keys(10)).await.unwrap()));
     close(cache).await;
     let sent = server.seen();
     assert!(sent[0].uri.to_string().contains("canary-query"), "they are sent");
@@ -155,6 +155,7 @@ async fn no_secret_is_in_files_logs_errors_or_what_is_shown() {
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "something is logged: {log}");
     let stored = files(place.path("cache.db").parent().unwrap());
     assert!(stored.contains("census:cbsa=1"), "something is stored");
+    let said = said.join("\n");
     for (what, text) in [("said", &said), ("log", &log), ("files", &stored)] {
         assert!(!text.contains("canary"), "{what}: {}", around(text));
     }

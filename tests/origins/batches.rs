@@ -12,9 +12,9 @@ use crate::server::{Server, answer, within};
 fn census() -> Server {
     Server::start(|seen| {
         let asked = seen.uri.path().rsplit('/').next().unwrap_or_default().replace("%2C", ",");
-        let rows: String =
-            asked.split(',').map(|area| format!(",[\"N{area}\",\"{area}\"]")).collect();
-        answer(200, format!("[[\"NAME\",\"cbsa\"]{rows}]"))
+        let row = |area| format!(",[\"N{area}\",\"{area}\"]");
+        let rows: Vec<String> = asked.split(',').map(row).collect();
+        answer(200, format!("[[\"NAME\",\"cbsa\"]{}]", rows.concat()))
     })
 }
 

@@ -151,7 +151,7 @@ impl Place {
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.unwrap()
+    tokio::time::timeout(Duration::from_mins(1), future).await.unwrap()
 }
 
 pub(crate) fn request(cache: &Cache, market: u32) -> Request {
