@@ -3,7 +3,6 @@
 use super::*;
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "it names them all")]
 fn every_setting_has_its_effect() {
     let loaded = CacheConfig::loader()
         .yaml(
