@@ -124,9 +124,11 @@ impl Ledger {
         let urgency = Urgency::Foreground;
         #[cfg(feature = "sqlite")]
         let filed = self.filed(|file| file.look(source, limits, urgency, now));
+        let look = || self.memory().look(source, limits, urgency, now);
+        #[cfg(feature = "sqlite")]
+        let seen = filed.unwrap_or_else(look);
         #[cfg(not(feature = "sqlite"))]
-        let filed: Option<Seen> = None;
-        let seen = filed.unwrap_or_else(|| self.memory().look(source, limits, urgency, now));
+        let seen = look();
         let unpaused = Seen { paused_until: 0, ..seen };
         let resets = match decide::decide(limits, now, &unpaused) {
             Decision::Full(resets) => Some(resets),

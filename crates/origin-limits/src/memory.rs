@@ -67,6 +67,7 @@ impl Memory {
     }
 
     /// Takes note of a call that was let through elsewhere.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn note(&mut self, source: &str, limits: &Limits, now: i64) {
         let page = self.page(source);
         if limits.quota.is_some() {
