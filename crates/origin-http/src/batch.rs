@@ -145,8 +145,14 @@ impl HttpOrigin {
             return Ok(loads.iter().map(|_| Ok(whole.clone())).collect());
         }
         let Some(body) = whole.value() else {
-            // That there is nothing for a list may be due to one of its members.
-            return Ok(self.load_each(loads).await);
+            if whole.ttl.is_some() {
+                // A status says it, maybe because of one of them. Asking for each would be more calls
+                // than the one that there is leave for.
+                let count = distinct.len();
+                let what = format!("the answer for {count} members at once is that there is none");
+                return Err(OriginError::new(OriginErrorKind::Unusable, &self.source.name, what));
+            }
+            return Ok(loads.iter().map(|_| Ok(whole.clone())).collect());
         };
         let documents = batcher.split(body, &members).map_err(|error| {
             let what = format!("the answer for {} members at once: {error}", distinct.len());

@@ -69,7 +69,7 @@ fn client(reach: Reach) -> Result<Client, SetupError> {
 
 /// Whether what `first` may see, `next` may see: the same server or, instead of plain HTTP on its
 /// usual port, HTTPS on its own.
-fn same_server(first: &Url, next: &Url) -> bool {
+pub(crate) fn same_server(first: &Url, next: &Url) -> bool {
     let port = Url::port_or_known_default;
     let same = first.scheme() == next.scheme() && port(first) == port(next);
     let secured = (first.scheme(), port(first)) == ("http", Some(80))

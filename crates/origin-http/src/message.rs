@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     Auth, HttpSource, SetupError,
+    client::same_server,
     fault::Fault,
     source::place,
     template::{self, Doubled, Pattern, Template},
@@ -170,14 +171,17 @@ impl Recipe {
         Ok(request)
     }
 
-    /// The message that asks for a document at `url`, with what the source sends with each request but
-    /// in a body.
+    /// The message that asks for a document at `url`; on the source's own server with what it sends
+    /// with each request but in a body: no other is to see its keys.
     pub(crate) fn aside(&self, method: reqwest::Method, url: &Url) -> Message {
-        let mut url = url.clone();
-        if !self.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(&self.query);
+        let (mut url, mut own) = (url.clone(), HeaderMap::new());
+        if self.template.sample().is_some_and(|at| same_server(&at, &url)) {
+            own.clone_from(&self.own);
+            if !self.query.is_empty() {
+                url.query_pairs_mut().extend_pairs(&self.query);
+            }
         }
-        Message { method, url, headers: HeaderMap::new(), own: self.own.clone(), body: None }
+        Message { method, url, headers: HeaderMap::new(), own, body: None }
     }
 
     /// The message that asks for the answer to `request`.

@@ -129,7 +129,8 @@ pub enum VersionFrom {
     Pointer(String),
 }
 
-/// A request that tells the version of a source's data.
+/// A request that tells the version of a source's data. The source's keys are sent with it only if it is
+/// on the same server.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {

@@ -262,6 +262,11 @@ async fn answers_and_probes_tell_versions() {
             (verb, "/editions", &"hush".parse().unwrap())
         );
     }
+    // Another server, as its name is another, is not given the source's keys.
+    let elsewhere = url.replace("127.0.0.1", "localhost");
+    source.probe = Some(Probe::new(&elsewhere, ProbeFrom::Validators));
+    assert!(HttpOrigin::new(source.clone()).unwrap().probe().await.unwrap().is_some());
+    assert!(!seen.lock().unwrap().last().unwrap().2.contains_key("x-key"));
     source.probe = Some(Probe::new(&url, ProbeFrom::Header("x-none".into())));
     let error = HttpOrigin::new(source.clone()).unwrap().probe().await.unwrap_err();
     assert_eq!(error.kind(), OriginErrorKind::Unusable);

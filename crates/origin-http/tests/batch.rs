@@ -240,3 +240,23 @@ fn batches_that_make_no_sense_are_refused() {
     let rows = failure(|batch| batch.rows = "data".into());
     assert_eq!(rows, Some(BatchError::Rows("data".into())));
 }
+
+#[tokio::test]
+async fn that_there_is_nothing_for_a_list_costs_no_further_calls() {
+    let (server, seen) = serve(|_| StatusCode::NO_CONTENT).await;
+    let mut nothing = source(server, Batch::new("id", 9, "", "cbsa"));
+    nothing.checks.empty_is_absent = Some(String::new());
+    let origin = HttpOrigin::new(nothing).unwrap();
+    let answers = origin.load_many(loads(&["1", "2"])).await.unwrap();
+    assert!(answers.into_iter().all(|answer| answer.unwrap().value().is_none()));
+    assert_eq!(targets(&seen).len(), 1);
+
+    // A status may be due to one of them, and is an answer for none.
+    let (server, seen) = serve(|_| StatusCode::NOT_FOUND).await;
+    let mut lost = source(server, Batch::new("id", 9, "", "cbsa"));
+    lost.status_ttl.insert(404, std::time::Duration::from_mins(1));
+    let origin = HttpOrigin::new(lost).unwrap();
+    let error = origin.load_many(loads(&["1", "2"])).await.unwrap_err();
+    assert_eq!(error.kind(), OriginErrorKind::Unusable, "{error}");
+    assert_eq!(targets(&seen).len(), 1);
+}
