@@ -1,6 +1,6 @@
 //! What is stored and asked about again, what is no answer, and what must not leak.
 
-use std::{path::Path, sync::Mutex};
+use std::{path::Path, sync::Mutex, time::Duration};
 
 use larder::{Cache, Error, OriginErrorKind, ServedBy, StaleReason};
 
@@ -29,6 +29,28 @@ async fn what_has_expired_is_confirmed_without_a_body_also_after_a_restart() {
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[1].header("if-modified-since"), Some("then"));
     assert_eq!(ask(&cache, 1).await.unwrap().served_by(), ServedBy::Tier("memory"));
+}
+
+#[tokio::test]
+async fn what_may_not_be_served_any_more_is_kept_to_be_confirmed() {
+    let server = Server::start(|seen| match seen.header("if-none-match") {
+        _ if seen.number > 2 => answer(500, "down"),
+        Some("\"1\"") => answer_with(304, &[("etag", "\"1\"")], ""),
+        _ => answer_with(200, &[("etag", "\"1\"")], "the body"),
+    });
+    let place = Place::new(&server);
+    let cache = place.cache("ttl: 20ms");
+    let expired = Duration::from_millis(30);
+    ask(&cache, 1).await.unwrap();
+    tokio::time::sleep(expired).await;
+    let hit = ask(&cache, 1).await.unwrap();
+    assert_eq!((hit.value().as_ref(), hit.is_revalidated()), (&b"the body"[..], true));
+    tokio::time::sleep(expired).await;
+    let error = ask(&cache, 1).await.unwrap_err();
+    assert!(error.to_string().contains("500"), "{error}");
+    let cache = place.cache("ttl: 20ms, revalidate_for: 0s");
+    ask(&cache, 1).await.unwrap_err();
+    assert_eq!(server.seen()[3].header("if-none-match"), Some("\"1\""), "kept as said then");
 }
 
 #[tokio::test]

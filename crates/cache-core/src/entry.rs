@@ -100,6 +100,8 @@ struct Details {
     described: Described,
     /// See [`Entry::remark`].
     remark: Option<Arc<dyn Any + Send + Sync>>,
+    /// See [`Entry::renews`].
+    renews: Option<Stamp>,
     packing: Option<Packing>,
 }
 
@@ -146,6 +148,7 @@ impl Entry {
             },
             described: Described::default(),
             remark: None,
+            renews: None,
             packing: None,
         }
     }
@@ -172,6 +175,7 @@ impl Entry {
             },
             described: self.described().cloned().unwrap_or_default(),
             remark: None,
+            renews: self.renews(),
             packing: inner.details.as_ref().and_then(|details| details.packing.clone()),
         }
     }
@@ -203,8 +207,19 @@ impl Entry {
         self.0.details.as_ref()?.remark.as_deref()
     }
 
+    /// The stamp of the entry under the same key whose value this one has, too: a tier that holds that
+    /// one need not write the value again. It belongs to this process and is not stored.
+    pub fn renews(&self) -> Option<Stamp> {
+        self.0.details.as_ref()?.renews
+    }
+
     fn described(&self) -> Option<&Described> {
         self.0.details.as_deref().map(|details| &details.described)
+    }
+
+    /// The same if it says anything.
+    fn said(&self) -> Option<&Described> {
+        self.described().filter(|described| **described != Described::default())
     }
 
     /// The same entry, never fresh again: what an [`Expire`](crate::Effect::Expire) barrier makes of
@@ -394,6 +409,16 @@ fn compact(value: Bytes) -> Bytes {
     }
 }
 
+impl Details {
+    fn is_empty(&self) -> bool {
+        let Self { described, remark, renews, packing } = self;
+        *described == Described::default()
+            && remark.is_none()
+            && renews.is_none()
+            && packing.is_none()
+    }
+}
+
 impl Described {
     fn weight(&self) -> usize {
         let texts = [&self.version, &self.etag, &self.source_last_modified, &self.content_type];
@@ -416,7 +441,7 @@ impl PartialEq for Entry {
             && a.own_lifetime == b.own_lifetime
             && a.expires_at == b.expires_at
             && a.stale_until == b.stale_until
-            && self.described() == other.described()
+            && self.said() == other.said()
     }
 }
 
@@ -444,6 +469,7 @@ pub struct EntryBuilder {
     inner: Inner,
     described: Described,
     remark: Option<Arc<dyn Any + Send + Sync>>,
+    renews: Option<Stamp>,
     packing: Option<Packing>,
 }
 
@@ -519,14 +545,22 @@ impl EntryBuilder {
         self
     }
 
+    /// The stamp of an entry under the same key that has the same value; see [`Entry::renews`].
+    /// Default: none.
+    pub fn renews(mut self, as_of: Option<Stamp>) -> Self {
+        self.renews = as_of;
+        self
+    }
+
     /// The entry.
     pub fn build(mut self) -> Entry {
         let Inner { expired, expires_at, .. } = self.inner;
         let before_all = Timestamp::from_millis(i64::MIN);
         self.inner.fresh_until = if expired { before_all } else { expires_at };
-        let Self { described, remark, packing, .. } = self;
-        if described != Described::default() || remark.is_some() || packing.is_some() {
-            self.inner.details = Some(Box::new(Details { described, remark, packing }));
+        let Self { described, remark, renews, packing, .. } = self;
+        let details = Details { described, remark, renews, packing };
+        if !details.is_empty() {
+            self.inner.details = Some(Box::new(details));
         }
         Entry(Arc::new(self.inner))
     }

@@ -350,7 +350,14 @@ impl Inner {
         let version = loaded.version.or_else(|| Some(one.version.as_ref()?.to_string()));
         // From the end of the load: it may have waited long for its turn before it asked.
         let now = ended;
-        let lifetime = Lifetime { absent, ttl: loaded.ttl, stale_for: loaded.stale_for };
+        let etag = text(loaded.etag, Entry::etag);
+        let modified = text(loaded.source_last_modified, Entry::source_last_modified);
+        let lifetime = Lifetime {
+            absent,
+            has_validator: etag.is_some() || modified.is_some(),
+            ttl: loaded.ttl,
+            stale_for: loaded.stale_for,
+        };
         let limits = policy.limits(now, &lifetime, seed(key, as_of));
         let of_call = if absent {
             policy.negative_ttl != of_source.negative_ttl
@@ -366,10 +373,11 @@ impl Inner {
             .expires_at(limits.map_or(now, |limits| limits.expires_at))
             .stale_until(limits.map_or(now, |limits| limits.stale_until))
             .content_type(text(loaded.content_type, Entry::content_type))
-            .etag(text(loaded.etag, Entry::etag))
-            .source_last_modified(text(loaded.source_last_modified, Entry::source_last_modified))
+            .etag(etag)
+            .source_last_modified(modified)
             .version(text(version, Entry::version))
             .tags(tags.iter().chain(old_tags).cloned().chain(loaded.tags))
+            .renews(old.map(Entry::as_of))
             .build();
         // What was invalidated while the origin was asked is not stored anew by its saying so.
         let barred = old.is_some_and(|old| self.chain.is_barred(key, old));

@@ -295,7 +295,7 @@ impl Inner {
         for (place, (key, value, options)) in entries.into_iter().enumerate() {
             let policy = self.chain.policies.of(key.source());
             let SetOptions { ttl, stale_for, tags, content_type, version, queued } = options;
-            let lifetime = Lifetime { absent: false, ttl, stale_for };
+            let lifetime = Lifetime { ttl, stale_for, ..Lifetime::default() };
             let Some(limits) = policy.limits(now, &lifetime, seed(&key, as_of)) else {
                 self.loading.note(&key, as_of);
                 reports[place] = self.chain.forget(&key, as_of).await;

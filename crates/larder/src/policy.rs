@@ -31,6 +31,10 @@ pub struct Policy {
     pub stale_while_revalidate: Duration,
     /// For so long after it expired, a value is served if its load fails or is slow. Default: 0.
     pub stale_if_error: Duration,
+    /// For so long after it expired, a value with an entity tag or a time of its last change is kept,
+    /// not to be served but so that the origin can answer that it still holds; not where the loader
+    /// has said how long it is of use. Default: 30 days.
+    pub revalidate_for: Duration,
     /// Share of the lifetime, above 0 and below 1, after which a hit starts a refresh behind it.
     /// Default: none.
     pub refresh_ahead: Option<f64>,
@@ -75,6 +79,7 @@ impl Policy {
             jitter,
             stale_while_revalidate,
             stale_if_error,
+            revalidate_for,
             refresh_ahead,
             negative_ttl,
             soft_timeout,
@@ -89,6 +94,7 @@ impl Policy {
             jitter: jitter.unwrap_or(self.jitter),
             stale_while_revalidate: stale_while_revalidate.unwrap_or(self.stale_while_revalidate),
             stale_if_error: stale_if_error.unwrap_or(self.stale_if_error),
+            revalidate_for: revalidate_for.unwrap_or(self.revalidate_for),
             refresh_ahead: refresh_ahead.unwrap_or(self.refresh_ahead),
             negative_ttl: negative_ttl.unwrap_or(self.negative_ttl),
             soft_timeout: soft_timeout.unwrap_or(self.soft_timeout),
@@ -101,12 +107,12 @@ impl Policy {
         }
     }
 
-    /// What is wrong with it, for people.
     /// Whether anything that a load brings may be stored.
     pub(crate) fn stores(&self) -> bool {
         self.ttl != Ttl::For(Duration::ZERO) || !self.negative_ttl.is_zero()
     }
 
+    /// What is wrong with it, for people.
     pub(crate) fn problem(&self) -> Option<String> {
         if !(0.0..=1.0).contains(&self.jitter) {
             return Some(format!("jitter {} is no share from 0 to 1", self.jitter));
@@ -123,8 +129,9 @@ impl Policy {
     }
 
     /// How long a value may be of use after it is no longer fresh.
-    fn stale_for(&self) -> Duration {
-        self.stale_while_revalidate.max(self.stale_if_error)
+    fn stale_for(&self, lifetime: &Lifetime) -> Duration {
+        let served = self.stale_while_revalidate.max(self.stale_if_error);
+        if lifetime.has_validator { served.max(self.revalidate_for) } else { served }
     }
 
     /// The limits of a value loaded at `now`; `None` if it is not to be stored.
@@ -135,7 +142,7 @@ impl Policy {
             Ttl::For(ttl) if ttl.as_millis() == 0 => return None,
             Ttl::For(ttl) => now.saturating_add(jittered(ttl, self.jitter, seed)),
         };
-        let stale_for = lifetime.stale_for.unwrap_or(self.stale_for());
+        let stale_for = lifetime.stale_for.unwrap_or_else(|| self.stale_for(lifetime));
         Some(Limits { expires_at, stale_until: expires_at.saturating_add(stale_for) })
     }
 
@@ -220,6 +227,7 @@ impl Default for Policy {
             jitter: 0.0,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            revalidate_for: Duration::from_hours(30 * 24),
             refresh_ahead: None,
             negative_ttl: Duration::ZERO,
             soft_timeout: None,
@@ -245,6 +253,8 @@ pub struct PolicyPatch {
     pub stale_while_revalidate: Option<Duration>,
     /// See [`Policy::stale_if_error`].
     pub stale_if_error: Option<Duration>,
+    /// See [`Policy::revalidate_for`].
+    pub revalidate_for: Option<Duration>,
     /// See [`Policy::refresh_ahead`]; `Some(None)` switches it off.
     pub refresh_ahead: Option<Option<f64>>,
     /// See [`Policy::negative_ttl`].
@@ -287,6 +297,8 @@ setters! { Policy,
     stale_while_revalidate: Duration;
     /// Serves stale values for so long if their load fails.
     stale_if_error: Duration;
+    /// Keeps values with a validator for so long, to ask whether they still hold.
+    revalidate_for: Duration;
     /// Refreshes behind hits after this share of the lifetime.
     refresh_ahead: f64;
     /// Stores the answer "there is none" for so long.
@@ -316,6 +328,8 @@ setters! { PolicyPatch,
     stale_while_revalidate: Duration;
     /// Serves stale values for so long if their load fails.
     stale_if_error: Duration;
+    /// Keeps values with a validator for so long, to ask whether they still hold.
+    revalidate_for: Duration;
     /// Refreshes behind hits after this share of the lifetime.
     refresh_ahead: f64 => Some;
     /// Stores the answer "there is none" for so long.
@@ -410,6 +424,8 @@ impl Failures {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lifetime {
     pub(crate) absent: bool,
+    /// Whether an origin can be asked if it still holds.
+    pub(crate) has_validator: bool,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) stale_for: Option<Duration>,
 }

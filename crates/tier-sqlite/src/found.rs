@@ -65,7 +65,7 @@ pub(crate) fn can_be_read(connection: &Connection) -> bool {
     find(connection).is_ok()
 }
 
-fn find(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+pub(crate) fn find(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
     connection.prepare_cached(&FIND).or_else(|error| {
         connection.prepare_cached(&FIND_WITHOUT_DICTIONARY).map_err(|_older| error)
     })
@@ -153,31 +153,7 @@ fn read(
     now: Timestamp,
     looks: Looks,
 ) -> Result<Option<Entry>, String> {
-    // Anything but what was written, a NULL or text that is no UTF-8 for example, is damage.
-    let damaged = |error: rusqlite::Error| error.to_string();
-    let text = |column| -> Result<Option<&str>, String> {
-        row.get_ref(column).map_err(damaged)?.as_str_or_null().map_err(|error| error.to_string())
-    };
-    let metadata = Metadata {
-        key: text(1)?.unwrap_or_default(),
-        as_of: row.get(2).map_err(damaged)?,
-        expires_at: row.get(3).map_err(damaged)?,
-        stale_until: row.get(4).map_err(damaged)?,
-        version: text(5)?,
-        etag: text(6)?,
-        source_last_modified: text(7)?,
-        content_type: text(8)?,
-        tags: text(9)?.unwrap_or_default(),
-        codec: row.get(10).map_err(damaged)?,
-        dictionary: row.get(16).map_err(damaged)?,
-        raw_len: row.get(11).map_err(damaged)?,
-        loaded_at: row.get(14).map_err(damaged)?,
-        flags: row.get(15).map_err(damaged)?,
-    };
-    let value = row.get_ref(13).map_err(damaged)?.as_blob().map_err(|error| error.to_string())?;
-    if metadata.checksum(value) != row.get::<_, i64>(12).map_err(damaged)? {
-        return Err("its checksum differs".to_owned());
-    }
+    let (metadata, value) = columns(row)?;
     let as_of = Stamp::from_packed(metadata.as_of.cast_unsigned());
     let raw_len = u64::try_from(metadata.raw_len).map_err(|error| error.to_string())?;
     // Not damaged, whoever's clock is wrong: it may be this process's.
@@ -219,6 +195,37 @@ fn read(
         .tags(tags.map_err(|error| error.to_string())?)
         .build();
     Ok(Some(entry))
+}
+
+/// The columns of a row, of [`COLUMNS`], and its value as it is stored; fails unless they are as they
+/// were written.
+pub(crate) fn columns<'a>(row: &'a Row<'_>) -> Result<(Metadata<'a>, &'a [u8]), String> {
+    // Anything but what was written, a NULL or text that is no UTF-8 for example, is damage.
+    let damaged = |error: rusqlite::Error| error.to_string();
+    let text = |column| -> Result<Option<&str>, String> {
+        row.get_ref(column).map_err(damaged)?.as_str_or_null().map_err(|error| error.to_string())
+    };
+    let metadata = Metadata {
+        key: text(1)?.unwrap_or_default(),
+        as_of: row.get(2).map_err(damaged)?,
+        expires_at: row.get(3).map_err(damaged)?,
+        stale_until: row.get(4).map_err(damaged)?,
+        version: text(5)?,
+        etag: text(6)?,
+        source_last_modified: text(7)?,
+        content_type: text(8)?,
+        tags: text(9)?.unwrap_or_default(),
+        codec: row.get(10).map_err(damaged)?,
+        dictionary: row.get(16).map_err(damaged)?,
+        raw_len: row.get(11).map_err(damaged)?,
+        loaded_at: row.get(14).map_err(damaged)?,
+        flags: row.get(15).map_err(damaged)?,
+    };
+    let value = row.get_ref(13).map_err(damaged)?.as_blob().map_err(|error| error.to_string())?;
+    if metadata.checksum(value) != row.get::<_, i64>(12).map_err(damaged)? {
+        return Err("its checksum differs".to_owned());
+    }
+    Ok((metadata, value))
 }
 
 /// Whether what is read counts in statistics: what is looked at by who checks or measures does not.

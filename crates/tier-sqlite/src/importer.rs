@@ -236,7 +236,7 @@ impl Importer {
         let Some(pickle) = cache.value(row)? else { return Ok(()) };
         let imported = outline.with_value(pickle, &limits(options));
         let (key, entry) = (outline.key().clone(), imported.entry);
-        let stored = Stored::new(key, entry, options.compression.as_deref());
+        let stored = Stored::new(key, entry, options.compression.clone());
         pass.pending_bytes += stored.entry().value().len();
         pass.pending.push(Pending { key: row.key.clone(), stored, opaque: imported.opaque });
         Ok(())

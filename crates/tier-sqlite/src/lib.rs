@@ -163,7 +163,8 @@ impl SqliteTier {
 
     /// What is to be done with an entry; large values are compressed off the async workers.
     async fn plan(&self, workers: &Workers, key: &Key, entry: &Entry) -> Result<Plan> {
-        if entry.value().len() <= COMPRESSED_HERE || entry.is_packed_for_all() {
+        let is_packed = entry.is_packed_for_all() || entry.renews().is_some();
+        if entry.value().len() <= COMPRESSED_HERE || is_packed {
             return Ok(self.plan_here(workers, key, entry));
         }
         if let Some(plan) = self.plan_unstored(key, entry) {
@@ -171,7 +172,7 @@ impl SqliteTier {
         }
         let (key, entry) = (key.clone(), entry.clone());
         let compression = self.options.compression.clone();
-        let stored = workers.compute(move || Stored::new(key, entry, compression.as_deref())).await;
+        let stored = workers.compute(move || Stored::new(key, entry, compression)).await;
         let max_bytes = workers.shared().bound.max_bytes();
         stored
             .map(|stored| Plan::of(stored, max_bytes))
@@ -181,7 +182,7 @@ impl SqliteTier {
     /// The same of an entry that is small enough to be compressed on this thread.
     fn plan_here(&self, workers: &Workers, key: &Key, entry: &Entry) -> Plan {
         self.plan_unstored(key, entry).unwrap_or_else(|| {
-            let compression = self.options.compression.as_deref();
+            let compression = self.options.compression.clone();
             let stored = Stored::new(key.clone(), entry.clone(), compression);
             Plan::of(stored, workers.shared().bound.max_bytes())
         })
@@ -216,10 +217,10 @@ enum Plan {
 impl Plan {
     /// Stores it, unless most of what a file of `max_bytes` holds had to go for it.
     fn of(stored: Stored, max_bytes: u64) -> Self {
-        let len = stored.stored_len();
-        if len <= max_bytes / 2 {
+        if stored.most_stored() <= max_bytes / 2 || stored.stored_len() <= max_bytes / 2 {
             return Self::Store(stored);
         }
+        let len = stored.stored_len();
         let reason = format!("its {len} bytes are more than half of the {max_bytes} for all");
         Self::Refuse { key: stored.key().clone(), as_of: stored.entry().as_of(), reason }
     }
@@ -231,6 +232,9 @@ impl Plan {
                     Verdict::Barred => return Ok(PutOutcome::Barred),
                     Verdict::Expired => stored.expire(),
                     Verdict::Passes => {}
+                }
+                if stored.renew(batch)? {
+                    return Ok(PutOutcome::Stored);
                 }
                 let dictionary = stored.dictionary();
                 if dictionary != DictionaryId::NONE && !dictionaries::ensure(batch, dictionary)? {

@@ -1,5 +1,7 @@
 //! Entries as rows.
 
+use std::sync::{Arc, OnceLock};
+
 use cache_core::{
     CodecId, Compression, DictionaryId, Entry, Form, Key, Packed, Stamp, Tag, Timestamp,
 };
@@ -8,7 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
     batch::{Batch, Group, Sums},
-    uses,
+    found, uses,
 };
 
 /// Bits of `flags`.
@@ -20,10 +22,12 @@ pub(crate) const EXPIRED: i64 = 4;
 pub(crate) struct Stored {
     key: Key,
     entry: Entry,
-    /// The compressed value; `None` when it is stored as it is.
-    packed: Option<Packed>,
     tags: String,
-    checksum: i64,
+    compression: Option<Arc<dyn Compression>>,
+    /// The compressed value, once it is made; `None` when it is stored as it is.
+    packed: OnceLock<Option<Packed>>,
+    /// That of the entry before it expired, once it is made.
+    checksum: OnceLock<i64>,
 }
 
 /// The hash a row is found by.
@@ -32,21 +36,32 @@ pub(crate) fn key_hash(key: &str) -> i64 {
 }
 
 impl Stored {
-    /// An entry with its value compressed, if that makes it smaller.
-    pub(crate) fn new(key: Key, entry: Entry, compression: Option<&dyn Compression>) -> Self {
+    /// An entry with its value compressed, if that makes it smaller; one whose value is likely to be
+    /// stored already is not, before that is needed.
+    pub(crate) fn new(key: Key, entry: Entry, compression: Option<Arc<dyn Compression>>) -> Self {
         let tags = join_tags(entry.tags());
-        let packed = compression.and_then(|by| entry.pack(key.source(), by));
-        let mut stored = Self { key, entry, packed, tags, checksum: 0 };
-        stored.checksum = Metadata::of(&stored).checksum(stored.value());
+        let (packed, checksum) = (OnceLock::new(), OnceLock::new());
+        let stored = Self { key, entry, tags, compression, packed, checksum };
+        if stored.entry.renews().is_none() {
+            stored.checksum();
+        }
         stored
     }
 
     /// The same, expired: a value need not be encoded again for that.
     pub(crate) fn expire(&mut self) {
-        if !self.entry.is_expired() {
-            self.entry = self.entry.to_expired();
-            self.checksum = !self.checksum;
-        }
+        self.entry = self.entry.to_expired();
+    }
+
+    fn packed(&self) -> Option<&Packed> {
+        let pack = || self.entry.pack(self.key.source(), self.compression.as_deref()?);
+        self.packed.get_or_init(pack).as_ref()
+    }
+
+    fn checksum(&self) -> i64 {
+        let of_expired = |checksum: i64| if self.entry.is_expired() { !checksum } else { checksum };
+        let make = || of_expired(Metadata::of(self).checksum(self.value()));
+        of_expired(*self.checksum.get_or_init(make))
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -57,17 +72,23 @@ impl Stored {
         &self.entry
     }
 
+    /// Bytes of the value as it is stored, or more.
+    pub(crate) fn most_stored(&self) -> u64 {
+        let packed = self.packed.get().and_then(Option::as_ref);
+        packed.map_or(self.entry.value(), |packed| &packed.bytes).len() as u64
+    }
+
     /// Bytes of the value as it is stored.
     pub(crate) fn stored_len(&self) -> u64 {
         self.value().len() as u64
     }
 
     fn value(&self) -> &[u8] {
-        self.packed.as_ref().map_or(self.entry.value(), |packed| &packed.bytes)
+        self.packed().map_or(self.entry.value(), |packed| &packed.bytes)
     }
 
     fn form(&self) -> Form {
-        self.packed.as_ref().map_or_else(
+        self.packed().map_or_else(
             || Form {
                 codec: CodecId::RAW,
                 dictionary: DictionaryId::NONE,
@@ -80,6 +101,53 @@ impl Stored {
     /// The dictionary that reading it takes.
     pub(crate) fn dictionary(&self) -> DictionaryId {
         self.form().dictionary
+    }
+
+    /// Renews the row that has its value: only what else is known of it is written. `false` if there
+    /// is no such row.
+    ///
+    /// SQLite writes a row in its place where it is as long as before, and of the pages of a long one
+    /// only those that change.
+    pub(crate) fn renew(&self, batch: &mut Batch<'_>) -> rusqlite::Result<bool> {
+        let Some(renews) = self.entry.renews() else { return Ok(false) };
+        let hash = key_hash(self.key.as_str());
+        let mut row = Metadata::of_entry(&self.key, &self.entry, &self.tags);
+        let renewed = {
+            let mut statement = found::find(batch.connection)?;
+            let mut rows = statement.query((hash, row.key))?;
+            let Some(found) = rows.next()? else { return Ok(false) };
+            // What is damaged is written anew.
+            let Ok((old, value)) = found::columns(found) else { return Ok(false) };
+            if old.as_of != renews.packed().cast_signed() || row.as_of <= old.as_of {
+                return Ok(false);
+            }
+            (row.codec, row.dictionary, row.raw_len) = (old.codec, old.dictionary, old.raw_len);
+            (found.get(0)?, old.tags != row.tags, row.checksum(value))
+        };
+        let (id, is_tagged_otherwise, checksum) = renewed;
+        batch
+            .connection
+            .prepare_cached(
+                "UPDATE entries SET
+                     as_of = :as_of, expires_at = :expires_at, stale_until = :stale_until,
+                     loaded_at = :loaded_at, flags = :flags, version = :version, etag = :etag,
+                     source_last_modified = :source_last_modified, content_type = :content_type,
+                     tags = :tags, checksum = :checksum
+                 WHERE id = :id",
+            )?
+            .execute(named_params! {
+                ":id": id, ":as_of": row.as_of, ":expires_at": row.expires_at,
+                ":stale_until": row.stale_until, ":loaded_at": row.loaded_at,
+                ":flags": row.flags, ":version": row.version, ":etag": row.etag,
+                ":source_last_modified": row.source_last_modified,
+                ":content_type": row.content_type, ":tags": row.tags, ":checksum": checksum,
+            })?;
+        if is_tagged_otherwise {
+            self.replace_tags(batch.connection, id)?;
+        }
+        batch.uses.note([id].into_iter(), batch.now);
+        batch.note_stored(&self.key, self.entry.as_of());
+        Ok(true)
     }
 
     /// Inserts it, or replaces a row that was loaded earlier; whether it is stored now.
@@ -143,7 +211,7 @@ impl Stored {
                 ":flags": row.flags, ":version": row.version, ":etag": row.etag,
                 ":source_last_modified": row.source_last_modified,
                 ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
-                ":dictionary": row.dictionary, ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
+                ":dictionary": row.dictionary, ":raw_len": row.raw_len, ":checksum": self.checksum(), ":value": self.value(),
             })?;
         let id = connection.last_insert_rowid();
         if !self.tags.is_empty() {
@@ -170,7 +238,7 @@ impl Stored {
                 ":flags": row.flags, ":version": row.version, ":etag": row.etag,
                 ":source_last_modified": row.source_last_modified,
                 ":content_type": row.content_type, ":tags": row.tags, ":codec": row.codec,
-                ":dictionary": row.dictionary, ":raw_len": row.raw_len, ":checksum": self.checksum, ":value": self.value(),
+                ":dictionary": row.dictionary, ":raw_len": row.raw_len, ":checksum": self.checksum(), ":value": self.value(),
             })
             .map(drop)
     }
@@ -280,9 +348,19 @@ pub(crate) struct Metadata<'a> {
 
 impl<'a> Metadata<'a> {
     fn of(stored: &'a Stored) -> Self {
-        let (entry, form) = (&stored.entry, stored.form());
+        let form = stored.form();
         Self {
-            key: stored.key.as_str(),
+            codec: form.codec.0,
+            dictionary: form.dictionary.0,
+            raw_len: i64::try_from(form.raw_len).unwrap_or(i64::MAX),
+            ..Self::of_entry(&stored.key, &stored.entry, &stored.tags)
+        }
+    }
+
+    /// All but how its value is stored.
+    fn of_entry(key: &'a Key, entry: &'a Entry, tags: &'a str) -> Self {
+        Self {
+            key: key.as_str(),
             as_of: entry.as_of().packed().cast_signed(),
             expires_at: entry.expires_at().as_millis(),
             stale_until: entry.stale_until().as_millis(),
@@ -290,10 +368,10 @@ impl<'a> Metadata<'a> {
             etag: entry.etag(),
             source_last_modified: entry.source_last_modified(),
             content_type: entry.content_type(),
-            tags: &stored.tags,
-            codec: form.codec.0,
-            dictionary: form.dictionary.0,
-            raw_len: i64::try_from(form.raw_len).unwrap_or(i64::MAX),
+            tags,
+            codec: 0,
+            dictionary: 0,
+            raw_len: 0,
             loaded_at: entry.loaded_at().as_millis(),
             flags: if entry.is_absent() { ABSENT } else { 0 }
                 | if entry.has_own_lifetime() { OWN_LIFETIME } else { 0 }

@@ -68,6 +68,40 @@ async fn entries_barriers_and_totals_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_renewed_entry_is_written_without_its_value() {
+    let (dir, path) = file();
+    let (stamps, tier, key) = (stamps(), open(&path), Key::new("census:a"));
+    // Nothing of it can be left out.
+    let value: Vec<u8> =
+        (0..1_u32 << 18).flat_map(|n| n.wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+    let before = Entry::builder(value.clone(), stamps.issue()).etag(Some("\"1\"")).build();
+    tier.put(&key, &before).await.unwrap();
+    let log = dir.path().join("cache.db-wal");
+    let after = |as_of| {
+        Entry::builder(value.clone(), stamps.issue())
+            .etag(Some("\"1\""))
+            .renews(Some(as_of))
+            .build()
+    };
+    let written = async |entry: &Entry| {
+        let empty = Connection::open(&path).unwrap();
+        empty.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        assert_eq!(tier.put(&key, entry).await.unwrap(), PutOutcome::Stored);
+        fs::metadata(&log).unwrap().len()
+    };
+    let renewed = after(before.as_of());
+    let bytes = written(&renewed).await;
+    assert!(bytes < 128 << 10, "{bytes} bytes were written for a value of {}", value.len());
+    assert_eq!(tier.get(&key).await.unwrap(), Some(renewed));
+    // What is there is of another load, and of another value.
+    let other: Vec<u8> = value.iter().rev().copied().collect();
+    let whole = Entry::builder(other, stamps.issue()).renews(Some(before.as_of())).build();
+    assert!(written(&whole).await > 1 << 20);
+    assert_eq!(tier.get(&key).await.unwrap(), Some(whole));
+    assert!(tier.validate(false).await.unwrap().is_sound());
+}
+
+#[tokio::test]
 async fn an_acknowledged_put_is_in_the_file_before_the_tier_is_closed() {
     let (_dir, path) = file();
     let (stamps, tier) = (stamps(), open(&path));

@@ -51,6 +51,7 @@ pub async fn conformance<T: Tier>(make: impl AsyncFn(Arc<ManualClock>) -> T) {
     within("batches", fresh().await.batches_obey_barriers()).await;
     fresh().await.barriers_select_exactly().await;
     within("selectors", fresh().await.tags_are_of_the_latest_write()).await;
+    within("replacement", fresh().await.renews()).await;
     within("orders", fresh().await.any_order_ends_in_the_same_state()).await;
     within("concurrency", fresh().await.takes_concurrent_puts_in_any_order()).await;
     within("concurrency", fresh().await.barriers_catch_puts_under_way()).await;

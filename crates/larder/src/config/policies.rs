@@ -107,6 +107,9 @@ policies! {
         /// For so long after it expired, a value is served if its load fails or is slow.
         /// Default: 0.
         stale_if_error: Duration,
+        /// For so long after it expired, a value with an `ETag` or `Last-Modified` is kept, not to be
+        /// served but to ask whether it still holds. Default: 30 days.
+        revalidate_for: Duration,
         /// Share of the lifetime, above 0 and below 1, after which a hit starts a refresh.
         /// Default: none.
         refresh_ahead: Option<f64>,

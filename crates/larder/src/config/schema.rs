@@ -176,7 +176,7 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 37] = joined(
+const SOURCE_FIELDS: [Field; 38] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
@@ -208,11 +208,12 @@ const SOURCE_FIELDS: [Field; 37] = joined(
 );
 
 /// What a policy has; shares have bounds that a `Number` cannot say, and may be percents.
-const POLICY: [Field; 12] = [
+const POLICY: [Field; 13] = [
     leaf("ttl"),
     leaf("jitter"),
     leaf("stale_while_revalidate"),
     leaf("stale_if_error"),
+    leaf("revalidate_for"),
     leaf("refresh_ahead"),
     leaf("negative_ttl"),
     leaf("soft_timeout"),

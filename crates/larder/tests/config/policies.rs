@@ -7,7 +7,7 @@ use super::*;
 type Change = fn(&mut Policy);
 
 /// Every setting of a policy as it may be written, how `config show` prints it, and what it does.
-const CASES: [(&str, &str, &str, Change); 28] = [
+const CASES: [(&str, &str, &str, Change); 29] = [
     ("ttl", "1h30m", "1h 30m", |it| it.ttl = larder::Ttl::For(Duration::from_mins(90))),
     ("ttl", "0s", "0s", |it| it.ttl = larder::Ttl::For(Duration::ZERO)),
     ("ttl", "never", "never", |it| it.ttl = larder::Ttl::Never),
@@ -18,6 +18,7 @@ const CASES: [(&str, &str, &str, Change); 28] = [
         it.stale_while_revalidate = Duration::from_hours(24);
     }),
     ("stale_if_error", "250ms", "250ms", |it| it.stale_if_error = Duration::from_millis(250)),
+    ("revalidate_for", "90d", "90d", |it| it.revalidate_for = Duration::from_hours(90 * 24)),
     ("refresh_ahead", "0.8", "0.8", |it| it.refresh_ahead = Some(0.8)),
     ("refresh_ahead", "80%", "0.8", |it| it.refresh_ahead = Some(0.8)),
     ("refresh_ahead", "0", "off", |it| it.refresh_ahead = None),

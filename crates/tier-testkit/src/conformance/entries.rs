@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_core::{Entry, Key, MAX_KEY_BYTES, PutOutcome, Tier};
+use cache_core::{Effect, Entry, Key, MAX_KEY_BYTES, PutOutcome, Selector, Tier};
 
 use super::{Bench, ok, tag};
 
@@ -120,6 +120,36 @@ impl<T: Tier> Bench<T> {
         let promise = "promise broken: an equal stamp replaces what is dead";
         assert_eq!(self.put(&key, &twin).await, PutOutcome::Stored, "{promise}");
         assert_eq!(self.get(&key).await, Some(twin), "{promise}");
+    }
+
+    pub(super) async fn renews(self) {
+        const PROMISE: &str = "promise broken: an entry that renews another is stored as any";
+        let value = "0123456789".repeat(2_000);
+        let [held, missing, other, newer, expired] =
+            ["held", "missing", "other", "newer", "expired"].map(|it| Key::new(format!("a:{it}")));
+        let before = self.limited(&value).etag(Some("\"1\"")).tags([tag("old")]).build();
+        self.put(&held, &before).await;
+        self.put(&other, &self.entry("of another load")).await;
+        self.put(&expired, &before.to_builder().build()).await;
+        self.bar(Selector::Key(expired.clone()), Effect::Expire).await;
+        let after = self
+            .limited(&value)
+            .etag(Some("\"2\""))
+            .version(Some("2023"))
+            .tags([tag("new")])
+            .renews(Some(before.as_of()))
+            .build();
+        self.put(&newer, &self.entry("newer")).await;
+        for key in [&held, &missing, &other, &expired] {
+            assert_eq!(self.put(key, &after).await, PutOutcome::Stored, "{PROMISE}: {key}");
+            assert_eq!(self.get(key).await.as_ref(), Some(&after), "{PROMISE}: {key}");
+        }
+        assert_eq!(self.put(&newer, &after).await, PutOutcome::Superseded, "{PROMISE}: newer");
+        // By its tags of now, not by those of before.
+        self.bar(Selector::Tag(tag("old")), Effect::Forget).await;
+        assert!(self.get(&held).await.is_some(), "{PROMISE}: tags of before");
+        self.bar(Selector::Tag(tag("new")), Effect::Forget).await;
+        assert_eq!(self.get(&held).await, None, "{PROMISE}: tags");
     }
 
     pub(super) async fn removes(self) {
