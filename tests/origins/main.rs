@@ -5,6 +5,7 @@
 mod answers;
 mod batches;
 mod limits;
+mod ranges;
 mod retries;
 mod server;
 mod versions;

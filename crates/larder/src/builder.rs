@@ -26,6 +26,9 @@ use crate::{
     ticker::Ticker,
 };
 
+#[cfg(feature = "series")]
+use crate::series::Series;
+
 #[cfg(feature = "zstd")]
 use crate::dictionaries::{self, Training};
 
@@ -54,6 +57,8 @@ pub struct CacheBuilder {
     origins: HashMap<String, Arc<dyn Origin>>,
     origin_options: BTreeMap<String, OriginOptions>,
     ledger: Option<Arc<Ledger>>,
+    #[cfg(feature = "series")]
+    series: BTreeMap<String, Series>,
     strict: bool,
     offline: bool,
     log_hits: bool,
@@ -107,6 +112,14 @@ pub enum BuildError {
     /// The configuration asks for something that this version does not have.
     #[error("{0}")]
     Unsupported(String),
+    /// The ranges of a source make no sense.
+    #[error("the range of `{name}` makes no sense: {problem}")]
+    Series {
+        /// The source.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A tier cannot be made.
     #[error("tier `{tier}` cannot be made")]
     Tier {
@@ -136,6 +149,8 @@ impl Default for CacheBuilder {
             origins: HashMap::new(),
             origin_options: BTreeMap::new(),
             ledger: None,
+            #[cfg(feature = "series")]
+            series: BTreeMap::new(),
             strict: false,
             lease: Duration::from_secs(5),
             offline: false,
@@ -192,6 +207,14 @@ impl CacheBuilder {
     /// Where calls are remembered that count towards limits. Default: in this process's memory.
     pub fn ledger(mut self, ledger: Ledger) -> Self {
         self.ledger = Some(Arc::new(ledger));
+        self
+    }
+
+    /// How ranges of time of `source` are cut into chunks: [`Cache::request`] and its like answer
+    /// requests that have both bounds from chunks that are stored, and load only missing ones.
+    #[cfg(feature = "series")]
+    pub fn series(mut self, source: impl Into<String>, series: Series) -> Self {
+        self.series.insert(source.into(), series);
         self
     }
 
@@ -272,7 +295,7 @@ impl CacheBuilder {
     ///
     /// # Errors
     /// [`BuildError::DuplicateTier`], [`BuildError::Policy`], [`BuildError::TierOptions`],
-    /// [`BuildError::OriginOptions`].
+    /// [`BuildError::OriginOptions`], [`BuildError::Series`].
     pub fn build(self) -> Result<Cache, BuildError> {
         let mut names = BTreeSet::new();
         if let Some(twice) = self.tiers.iter().find(|(tier, _)| !names.insert(tier.name())) {
@@ -299,6 +322,10 @@ impl CacheBuilder {
             if let Some(problem) = options.problem() {
                 return Err(BuildError::OriginOptions { name: name.clone(), problem });
             }
+        }
+        #[cfg(feature = "series")]
+        for (name, series) in &self.series {
+            series.check().map_err(|problem| BuildError::Series { name: name.clone(), problem })?;
         }
         let front_clock = match &self.clock {
             None => FrontClock::Machine(&MACHINE),
@@ -351,6 +378,8 @@ impl CacheBuilder {
             clock,
             origins: self.origins,
             askers,
+            #[cfg(feature = "series")]
+            series: self.series,
             probes: Probes::new(probed),
             flights: Arc::new(Flights::default()),
             looks: Arc::new(Flights::default()),

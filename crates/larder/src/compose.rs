@@ -57,6 +57,9 @@ impl CacheBuilder {
         }
         for (name, source) in &config.sources {
             builder = builder.origin_options(name, config.origin_options(source));
+            if let Some(series) = source.range.series() {
+                builder = builder.series(name, series);
+            }
         }
         let builder = ledger(builder, config);
         sources(compression::training(builder, config, compressor), config)

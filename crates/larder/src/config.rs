@@ -32,6 +32,7 @@ mod model;
 mod origin;
 mod place;
 mod policies;
+mod range;
 mod redact;
 mod schema;
 mod settings;
@@ -52,6 +53,7 @@ pub use self::{
     origin::RetryConfig,
     place::Provenance,
     policies::{DefaultsConfig, SourceConfig},
+    range::{RangeConfig, RangeStep},
     settings::{Setting, Warning},
     size::{format_size, parse_size},
     tiers::{BreakerConfig, MemoryConfig, RedisConfig, SqliteConfig},

@@ -48,6 +48,9 @@ pub(crate) struct Inner {
     pub(crate) origins: HashMap<String, Arc<dyn Origin>>,
     /// Of the sources whose origin is not simply asked.
     pub(crate) askers: HashMap<String, Arc<Asker>>,
+    /// Of the sources whose answers are about ranges of time.
+    #[cfg(feature = "series")]
+    pub(crate) series: std::collections::BTreeMap<String, crate::series::Series>,
     pub(crate) probes: crate::probes::Probes,
     /// Loads under way.
     pub(crate) flights: Arc<Flights<Key, Outcome, Hit>>,

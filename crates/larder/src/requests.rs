@@ -14,13 +14,16 @@ use crate::{
 };
 
 /// Most calls that one call of `request_many` has under way; a source's own limits may be lower.
-const MOST_AT_ONCE: usize = 16;
+pub(crate) const MOST_AT_ONCE: usize = 16;
 
 impl Cache {
-    /// The answer to `request`: stored, or loaded from the origin of its source and stored.
+    /// The answer to `request`: stored, or loaded from the origin of its source and stored. One for a
+    /// range of time, of a source that has them ([`CacheBuilder::series`](crate::CacheBuilder::series)),
+    /// is made of the chunks that are stored and those that are loaded.
     ///
     /// # Errors
-    /// As [`Cache::get_or_load`]; [`Error::NoOrigin`] if nothing is stored and the source has none.
+    /// As [`Cache::get_or_load`]; [`Error::NoOrigin`] if nothing is stored and the source has none;
+    /// [`Error::Series`] if its range makes no sense.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -41,6 +44,10 @@ impl Cache {
         request: &Request,
         options: ReadOptions,
     ) -> Result<Hit, Error> {
+        #[cfg(feature = "series")]
+        if let Some((series, range)) = self.inner.range_of(request)? {
+            return self.request_range(series, request, range, options).await;
+        }
         let key = request.key();
         let tags = request.tags().to_vec();
         let Ok(origin) = self.inner.origin(request.source()) else {
@@ -89,6 +96,19 @@ impl Cache {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn request_many_with(
+        &self,
+        requests: &[Request],
+        options: ReadOptions,
+    ) -> Result<Vec<Result<Hit, Error>>, Error> {
+        #[cfg(feature = "series")]
+        if requests.iter().any(|request| self.inner.is_ranged(request)) {
+            return self.request_ranges(requests, options).await;
+        }
+        self.request_all(requests, options).await
+    }
+
+    /// The same for requests of which none asks for a range that is cut into chunks.
+    pub(crate) async fn request_all(
         &self,
         requests: &[Request],
         options: ReadOptions,

@@ -38,6 +38,7 @@ mod calendar;
 mod join;
 mod plan;
 mod read;
+mod request;
 
 use std::time::Duration;
 

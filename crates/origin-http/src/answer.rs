@@ -10,7 +10,9 @@ use bytes::Bytes;
 use cache_core::{Loaded, OriginErrorKind};
 use reqwest::{
     StatusCode,
-    header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER},
+    header::{
+        CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER,
+    },
 };
 use serde_json::value::RawValue;
 
@@ -32,6 +34,8 @@ pub(crate) struct Reader {
     statuses: BTreeSet<u16>,
     content_types: Vec<String>,
     must_exist: Vec<Pointer>,
+    must_not_exist: Vec<Pointer>,
+    drop: Vec<Pointer>,
     must_equal: Vec<(Pointer, serde_json::Value)>,
     empty: Option<Pointer>,
     status_ttl: BTreeMap<u16, Duration>,
@@ -53,6 +57,8 @@ pub(crate) enum Head {
     Body,
     /// All has been said.
     Whole(Loaded),
+    /// The status says that there is nothing.
+    Missing(Loaded),
 }
 
 impl Reader {
@@ -67,11 +73,15 @@ impl Reader {
         }
         let equal = checks.must_equal.iter();
         let equal = equal.map(|(at, value)| Ok((pointer("must_equal", at)?, value.clone())));
-        let exist = checks.must_exist.iter().map(|at| pointer("must_exist", at));
+        let all = |setting, texts: &[String]| -> Result<Vec<Pointer>, SetupError> {
+            texts.iter().map(|at| pointer(setting, at)).collect()
+        };
         let empty = checks.empty_is_absent.as_ref();
         Ok(Self {
             content_types: checks.content_types.iter().map(|it| it.to_ascii_lowercase()).collect(),
-            must_exist: exist.collect::<Result<_, _>>()?,
+            must_exist: all("must_exist", &checks.must_exist)?,
+            must_not_exist: all("must_not_exist", &checks.must_not_exist)?,
+            drop: all("drop", &checks.drop)?,
             must_equal: equal.collect::<Result<_, SetupError>>()?,
             empty: empty.map(|at| pointer("empty_is_absent", at)).transpose()?,
             status_ttl: source.status_ttl.clone(),
@@ -98,7 +108,7 @@ impl Reader {
         }
         if !self.statuses.contains(&code) {
             if let Some(ttl) = self.status_ttl.get(&code) {
-                return Ok(Head::Whole(Loaded::absent().ttl(*ttl)));
+                return Ok(Head::Missing(Loaded::absent().ttl(*ttl)));
             }
             if status == StatusCode::NO_CONTENT && self.empty.is_some() {
                 return Ok(Head::Whole(self.described(Loaded::absent(), status, headers)));
@@ -106,6 +116,7 @@ impl Reader {
             return Err(refused(status, headers));
         }
         self.check_type(headers)?;
+        check_encoding(headers)?;
         Ok(Head::Body)
     }
 
@@ -152,9 +163,10 @@ impl Reader {
             return Ok(self.described(Loaded::absent(), status, headers));
         }
         let in_body = matches!(self.version, Some(Version::Pointer(..)));
-        let reads =
-            self.empty.is_some() || !self.must_exist.is_empty() || !self.must_equal.is_empty();
-        let mut version = None;
+        let reads = self.empty.is_some()
+            || !self.must_equal.is_empty()
+            || [&self.must_exist, &self.must_not_exist, &self.drop].iter().any(|it| !it.is_empty());
+        let (mut version, mut kept) = (None, None);
         if reads || in_body {
             // Without values of its own: it takes no memory, however deep or long it is.
             let document: &RawValue = match serde_json::from_slice(&body) {
@@ -171,11 +183,11 @@ impl Reader {
                 at.find(document)
                     .ok_or_else(|| unusable(format!("the answer has nothing at `{at}`")))?;
             }
+            if let Some(at) = self.must_not_exist.iter().find(|at| at.find(document).is_some()) {
+                return Err(unusable(format!("the answer has something at `{at}`")));
+            }
             for (at, wanted) in &self.must_equal {
-                let found = at.find(document);
-                let found = found
-                    .and_then(|found| serde_json::from_str::<serde_json::Value>(found.get()).ok());
-                if found.as_ref() != Some(wanted) {
+                if !at.find(document).is_some_and(|found| json::is_equal(found, wanted)) {
                     return Err(unusable(format!("the answer does not have {wanted} at `{at}`")));
                 }
             }
@@ -190,7 +202,9 @@ impl Reader {
                     tracing::warn!(%at, "an answer has no version where it was to be");
                 }
             }
+            kept = json::without(document, &self.drop);
         }
+        let body = kept.map_or(body, Bytes::from);
         let mut loaded = self.described(Loaded::new(body), status, headers);
         loaded.version = version.or(loaded.version);
         Ok(loaded)
@@ -212,6 +226,20 @@ impl Reader {
             loaded.ttl = Some((*ttl).into());
         }
         loaded
+    }
+}
+
+/// Whether the body is as it was meant: what was packed as it was asked to be is unpacked here.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Fault> {
+    match text(headers, &CONTENT_ENCODING).map(str::trim) {
+        None | Some("" | "identity") => Ok(()),
+        Some(other) => {
+            let what = format_args!(
+                "the answer is packed by {}, which was not asked for",
+                shortened(other)
+            );
+            Err(Fault::new(OriginErrorKind::Unusable, what))
+        }
     }
 }
 
@@ -243,7 +271,8 @@ pub(crate) fn refused(status: StatusCode, headers: &HeaderMap) -> Fault {
         }
         StatusCode::TOO_MANY_REQUESTS => "; lower `rate_limit` of the source, or give a `quota`",
         status if status.is_redirection() => {
-            "; it leads to another server, and is not followed: write where it leads as `url`"
+            "; it leads elsewhere, and is not followed: write where it leads as `url`, or its host in \
+             `redirect_hosts`"
         }
         _ => "",
     };

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use cache_core::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
 
-use crate::{HttpOrigin, HttpSource, json::Pointer, message::Recipe};
+use crate::{Asked, HttpOrigin, HttpSource, json::Pointer, message::Recipe};
 
 /// How one HTTP request asks for several members, and how its answer says which row is whose.
 ///
@@ -140,12 +140,12 @@ impl HttpOrigin {
         let joined = distinct.join(&batcher.batch.separator);
         let request = first.request.clone().param(&batcher.batch.param, joined);
         // Without what is stored: its validators are those of one member.
-        let whole = self.load(Load::new(request)).await?;
+        let Asked { loaded: whole, by_status } = self.ask(&Load::new(request)).await?;
         if distinct.len() == 1 {
             return Ok(loads.iter().map(|_| Ok(whole.clone())).collect());
         }
         let Some(body) = whole.value() else {
-            if whole.ttl.is_some() {
+            if by_status {
                 // A status says it, maybe because of one of them. Asking for each would be more calls
                 // than the one that there is leave for.
                 let count = distinct.len();
@@ -154,7 +154,8 @@ impl HttpOrigin {
             }
             return Ok(loads.iter().map(|_| Ok(whole.clone())).collect());
         };
-        let documents = batcher.split(body, &members).map_err(|error| {
+        let most = self.source.max_body_bytes;
+        let documents = batcher.split(body, &members, most).map_err(|error| {
             let what = format!("the answer for {} members at once: {error}", distinct.len());
             OriginError::new(OriginErrorKind::Unusable, &self.source.name, what)
         })?;

@@ -4,18 +4,30 @@ use std::sync::OnceLock;
 
 use reqwest::{Client, Url, redirect};
 
-use crate::{SetupError, private::PublicOnly};
+use crate::{
+    SetupError,
+    private::{PublicOnly, is_private},
+};
 
-/// Redirects followed, on the same host and port only: keys and headers must not reach another.
+/// Redirects followed, on the same host and port unless the source names others: keys and headers must
+/// not reach another.
 const MAX_REDIRECTS: usize = 5;
 
 /// Connections and TLS roots that the origins of one program share: reading the roots takes
 /// milliseconds.
 #[derive(Debug, Default)]
 pub struct HttpClient {
-    local: OnceLock<Client>,
-    private: OnceLock<Client>,
-    public: OnceLock<Client>,
+    /// By reach, and whether what is sent is posted.
+    made: [OnceLock<Client>; 6],
+}
+
+/// Which redirects are followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Redirects {
+    /// Whether what is sent has a body, which only 307 and 308 keep.
+    pub(crate) posts: bool,
+    /// Further hosts that they may lead to, in lower case.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// Where the servers are that a client reaches.
@@ -30,27 +42,42 @@ pub(crate) enum Reach {
 }
 
 impl HttpClient {
-    pub(crate) fn get(&self, reach: Reach) -> Result<Client, SetupError> {
-        let made = match reach {
-            Reach::Local => &self.local,
-            Reach::Private => &self.private,
-            Reach::Public => &self.public,
+    pub(crate) fn get(&self, reach: Reach, redirects: Redirects) -> Result<Client, SetupError> {
+        let place = reach as usize * 2 + usize::from(redirects.posts);
+        // Where redirects lead is up to the client: a source with hosts of its own has one of its own.
+        let Some(made) = self.made.get(place).filter(|_| redirects.hosts.is_empty()) else {
+            return client(reach, redirects);
         };
         if let Some(client) = made.get() {
             return Ok(client.clone());
         }
-        let client = client(reach)?;
+        let client = client(reach, redirects)?;
         Ok(made.get_or_init(|| client).clone())
     }
 }
 
-fn client(reach: Reach) -> Result<Client, SetupError> {
+impl Redirects {
+    /// Whether an answer with `status` may lead from `first` to `next`.
+    fn allow(&self, status: u16, first: &Url, next: &Url, reach: Reach) -> bool {
+        // Others are followed by a GET without a body, which asks for something else.
+        if self.posts && !matches!(status, 307 | 308) {
+            return false;
+        }
+        let is_named = next.host_str().is_some_and(|host| self.hosts.iter().any(|it| it == host));
+        let is_downgrade = first.scheme() == "https" && next.scheme() != "https";
+        same_server(first, next)
+            || is_named && !is_downgrade && (reach != Reach::Public || !is_private(next))
+    }
+}
+
+fn client(reach: Reach, redirects: Redirects) -> Result<Client, SetupError> {
     // Several libraries of one program may want to; the first one's choice stands.
     _ = rustls::crypto::ring::default_provider().install_default();
-    let same_host = redirect::Policy::custom(|attempt| {
+    let policy = redirect::Policy::custom(move |attempt| {
+        let (status, next) = (attempt.status().as_u16(), attempt.url());
         let first = attempt.previous().first();
-        let same = first.is_some_and(|first| same_server(first, attempt.url()));
-        if same && attempt.previous().len() <= MAX_REDIRECTS {
+        let allowed = first.is_some_and(|first| redirects.allow(status, first, next, reach));
+        if allowed && attempt.previous().len() <= MAX_REDIRECTS {
             attempt.follow()
         } else {
             attempt.stop()
@@ -58,7 +85,7 @@ fn client(reach: Reach) -> Result<Client, SetupError> {
     });
     let builder = Client::builder()
         .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-        .redirect(same_host);
+        .redirect(policy);
     let builder = match reach {
         Reach::Local => builder.no_proxy(),
         Reach::Private => builder,

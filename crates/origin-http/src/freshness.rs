@@ -9,8 +9,6 @@ use reqwest::{
     header::{CACHE_CONTROL, EXPIRES, HeaderMap},
 };
 
-use crate::answer::text;
-
 /// What must be asked about each time is kept, and fresh for no time that counts: its validators spare
 /// the body.
 const AT_ONCE_STALE: Duration = Duration::from_millis(1);
@@ -21,7 +19,8 @@ const AT_ONCE_STALE: Duration = Duration::from_millis(1);
 /// As for a cache that many use: the request counts as one without a key, for which the source stands,
 /// not its user.
 pub(crate) fn apply(loaded: &mut Loaded, status: StatusCode, headers: &HeaderMap, now: SystemTime) {
-    let control = text(headers, &CACHE_CONTROL).unwrap_or_default().to_ascii_lowercase();
+    let lines = headers.get_all(CACHE_CONTROL).into_iter().filter_map(|line| line.to_str().ok());
+    let control = lines.collect::<Vec<_>>().join(",").to_ascii_lowercase();
     let directives = || control.split(',').map(str::trim);
     let has = |name: &str| directives().any(|it| it == name || it.starts_with(&format!("{name}=")));
     let mut response = http::Response::new(());
@@ -57,7 +56,7 @@ mod tests {
     fn applied(headers: &[(&'static str, &str)]) -> Loaded {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.insert(*name, value.parse().unwrap());
+            map.append(*name, value.parse().unwrap());
         }
         let mut loaded = Loaded::new("v");
         apply(&mut loaded, StatusCode::OK, &map, SystemTime::now());
@@ -76,6 +75,8 @@ mod tests {
         assert_eq!(ttl("no-cache"), Some(Ttl::For(AT_ONCE_STALE)));
         assert_eq!(ttl("max-age=0"), Some(Ttl::For(AT_ONCE_STALE)));
         assert_eq!(ttl("public"), None);
+        let two = [("cache-control", "public"), ("cache-control", "max-age=60")];
+        assert_eq!(applied(&two).ttl, seconds(60), "several lines are one");
         let modified = [("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")];
         assert_eq!(applied(&modified).ttl, None);
         let aged = [("cache-control", "max-age=60"), ("age", "20")];

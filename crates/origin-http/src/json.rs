@@ -1,8 +1,12 @@
 //! Parts of a JSON document, found without reading numbers: they stay as they were written.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, cmp::Reverse, fmt, ops::Range};
 
-use serde_json::value::RawValue;
+use serde::{
+    Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 
 /// A JSON pointer (RFC 6901); the empty one is the whole document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +64,89 @@ pub(crate) fn around<'a>(document: &'a RawValue, part: &RawValue) -> Option<(&'a
     Some((document.get(..start)?, document.get(start + part.len()..)?))
 }
 
-fn child<'a>(value: &'a RawValue, step: &str) -> Option<&'a RawValue> {
-    match value.get().as_bytes().first()? {
-        b'{' => {
-            let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(value.get());
-            members.ok()?.remove(step)
+/// The document with `null` for what the pointers lead to; `None` if that is nothing.
+pub(crate) fn without(document: &RawValue, pointers: &[Pointer]) -> Option<String> {
+    let place = |at: &Pointer| {
+        let part = at.find(document)?;
+        let before = around(document, part)?.0.len();
+        Some(before..before + part.get().len())
+    };
+    let mut places: Vec<Range<usize>> = pointers.iter().filter_map(place).collect();
+    if places.is_empty() {
+        return None;
+    }
+    // The outer one first of those that begin at one place.
+    places.sort_by_key(|place| (place.start, Reverse(place.end)));
+    let (text, mut kept, mut end) = (document.get(), String::new(), 0);
+    for place in places.into_iter() {
+        // What is in one that has gone has gone with it.
+        if place.start < end {
+            continue;
         }
-        b'[' => items(value)?.get(step.parse::<usize>().ok()?).copied(),
+        kept.push_str(text.get(end..place.start)?);
+        kept.push_str("null");
+        end = place.end;
+    }
+    kept.push_str(text.get(end..)?);
+    Some(kept)
+}
+
+/// Whether it is this value, however it is written.
+pub(crate) fn is_equal(value: &RawValue, wanted: &Value) -> bool {
+    let is_scalar = !wanted.is_array() && !wanted.is_object();
+    // What is large need not be read to know that.
+    if is_scalar && value.get().starts_with(['[', '{']) {
+        return false;
+    }
+    serde_json::from_str::<Value>(value.get()).is_ok_and(|value| value == *wanted)
+}
+
+fn child<'a>(value: &'a RawValue, step: &str) -> Option<&'a RawValue> {
+    let mut reader = serde_json::Deserializer::from_str(value.get());
+    match value.get().as_bytes().first()? {
+        b'{' => reader.deserialize_map(Step(step)).ok()?,
+        b'[' => reader.deserialize_seq(Step(step)).ok()?,
         _ => None,
+    }
+}
+
+/// Reads past all but one member, so that large documents take no memory.
+struct Step<'s>(&'s str);
+
+impl<'de> Visitor<'de> for Step<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        // The last of several counts.
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let wanted = self.0.parse::<usize>().ok();
+        let (mut found, mut place) = (None, 0);
+        loop {
+            if wanted == Some(place) {
+                found = array.next_element()?;
+                if found.is_none() {
+                    return Ok(None);
+                }
+            } else if array.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(found);
+            }
+            place += 1;
+        }
     }
 }
 
@@ -116,6 +195,21 @@ mod tests {
         for json in ["null", "[]", "{}"] {
             assert_eq!(text(raw(json)), None, "{json}");
         }
+    }
+
+    #[test]
+    fn parts_are_left_out_and_the_rest_stays_as_it_was_written() {
+        let document = raw(r#"{"a": {"key": "x", "b": [1.50, 2]}, "c":1e3}"#);
+        let without = |texts: &[&str]| {
+            let pointers: Vec<_> = texts.iter().map(|it| Pointer::parse(it).unwrap()).collect();
+            without(document, &pointers)
+        };
+        let kept = r#"{"a": {"key": null, "b": [1.50, null]}, "c":1e3}"#;
+        assert_eq!(without(&["/a/b/1", "/a/key", "/none"]).as_deref(), Some(kept));
+        let kept = r#"{"a": null, "c":1e3}"#;
+        assert_eq!(without(&["/a/b", "/a", "/a/key"]).as_deref(), Some(kept));
+        assert_eq!(without(&["", "/c"]).as_deref(), Some("null"));
+        assert_eq!(without(&["/none"]), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use reqwest::{
 use crate::{
     answer::{Head, Reader},
     batch::Batcher,
-    client::Reach,
+    client::{Reach, Redirects},
     fault::Fault,
     message::{Message, Recipe},
     private::PrivateAddress,
@@ -89,7 +89,11 @@ impl HttpOrigin {
         {
             return Err(SetupError::Private("probe"));
         }
-        let client = client.get(reach)?;
+        let redirects = Redirects {
+            posts: matches!(source.method, Method::Post(_)),
+            hosts: source.redirect_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        };
+        let client = client.get(reach, redirects)?;
         Ok(Self { source, recipe, reader, batcher, prober, client })
     }
 
@@ -108,16 +112,27 @@ impl HttpOrigin {
         request.send().await.map_err(Fault::transport)
     }
 
-    async fn ask(&self, message: &Message, is_conditional: bool) -> Result<Loaded, Fault> {
-        let response = self.send(message).await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        match self.reader.head(status, &headers, is_conditional)? {
-            Head::Whole(loaded) => Ok(loaded),
-            Head::Body => {
-                let body = body::read(response, self.source.max_body_bytes).await?;
-                self.reader.loaded(status, &headers, body)
-            }
-        }
+    /// Asks whether what is stored still holds, where its validators allow that.
+    async fn ask(&self, load: &Load) -> Result<Asked, OriginError> {
+        let message = self.recipe.message(&load.request);
+        let mut message = message.map_err(|fault| fault.of(&self.source.name))?;
+        // Of other methods nobody may say that nothing has changed (RFC 9110, 13.1.2).
+        let is_conditional = message.method == reqwest::Method::GET
+            && load.stored.as_ref().is_some_and(|stored| condition(stored, &mut message.headers));
+        let call = async {
+            let response = self.send(&message).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            Ok(match self.reader.head(status, &headers, is_conditional)? {
+                Head::Whole(loaded) => Asked { loaded, by_status: false },
+                Head::Missing(loaded) => Asked { loaded, by_status: true },
+                Head::Body => {
+                    let body = body::read(response, self.source.max_body_bytes).await?;
+                    let loaded = self.reader.loaded(status, &headers, body)?;
+                    Asked { loaded, by_status: false }
+                }
+            })
+        };
+        self.in_time(&message, call).await
     }
 
     /// Over headers and body together.
@@ -137,13 +152,8 @@ impl HttpOrigin {
 
 #[async_trait]
 impl Origin for HttpOrigin {
-    /// Asks whether what is stored still holds, where its validators allow that.
     async fn load(&self, load: Load) -> Result<Loaded, OriginError> {
-        let message = self.recipe.message(&load.request);
-        let mut message = message.map_err(|fault| fault.of(&self.source.name))?;
-        let is_conditional =
-            load.stored.as_ref().is_some_and(|stored| condition(stored, &mut message.headers));
-        self.in_time(&message, self.ask(&message, is_conditional)).await
+        self.ask(&load).await.map(|asked| asked.loaded)
     }
 
     /// Values that the URL and the body name, and the source's own `params`, are parameters.
@@ -175,6 +185,14 @@ impl Origin for HttpOrigin {
         };
         self.in_time(&message, call).await.map(Some)
     }
+}
+
+/// What a call has brought.
+#[derive(Debug)]
+struct Asked {
+    loaded: Loaded,
+    /// Whether a status of failure says that there is nothing.
+    by_status: bool,
 }
 
 /// Asks only for what is not `stored`, if its validators allow that; whether they do.

@@ -89,6 +89,7 @@ pub(crate) struct Recipe {
     template: Template,
     names: BTreeSet<String>,
     defaults: BTreeMap<String, String>,
+    optional: BTreeSet<String>,
     query: BTreeMap<String, String>,
     own: HeaderMap,
     body: Option<Plan>,
@@ -143,7 +144,8 @@ impl Recipe {
         }
         let body = posted.map(|body| Plan::new(&body, &mut names)).transpose()?;
         let defaults = source.params.clone();
-        Ok(Self { template, names, defaults, query, own, body })
+        let optional = source.optional.clone();
+        Ok(Self { template, names, defaults, optional, query, own, body })
     }
 
     /// Names of the values that the URL and the body need.
@@ -155,7 +157,8 @@ impl Recipe {
         &self.template
     }
 
-    /// The request to `source` about `values`: those that a template names, and the defaults.
+    /// The request to `source` about `values`: those that a template names, the defaults, and what
+    /// else is sent where it is given.
     pub(crate) fn request(
         &self,
         source: &str,
@@ -168,7 +171,8 @@ impl Recipe {
             let value = values.get(name).or_else(|| self.defaults.get(name));
             request = request.param(name, value.ok_or_else(|| self.missing(name))?);
         }
-        Ok(request)
+        let given = self.optional.iter().filter_map(|name| values.get_key_value(name));
+        Ok(given.fold(request, |request, (name, value)| request.param(name, value)))
     }
 
     /// The message that asks for a document at `url`; on the source's own server with what it sends

@@ -56,6 +56,8 @@ fn is_private_v4(address: Ipv4Addr) -> bool {
         || address.is_loopback()
         || address.is_link_local()
         || address.is_multicast()
+        // A cloud's own service for its machines, at a public address.
+        || address == Ipv4Addr::new(168, 63, 129, 16)
         || matches!(
             (a, b, c),
             (0 | 240..=255, ..) | (100, 64..=127, _) | (192, 0, 0) | (198, 18..=19, _)
@@ -82,7 +84,7 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
 }
 
 /// Resolves names to public addresses only. What it gives is what is connected to: a name cannot lead
-/// elsewhere between a check and its use.
+/// elsewhere between a check and its use. Where a proxy is asked, it is the proxy that resolves them.
 #[derive(Debug)]
 pub(crate) struct PublicOnly {
     /// The proxies that the environment names, which may be in the same network.
@@ -95,11 +97,16 @@ impl PublicOnly {
             ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
         let host = |name: &str| {
             let text = env::var(name).ok()?;
-            let url = Url::parse(&text).or_else(|_bare| Url::parse(&format!("http://{text}")));
-            url.ok()?.host_str().map(str::to_owned)
+            proxy_host(&text)
         };
         Self { proxies: names.into_iter().filter_map(host).collect() }
     }
+}
+
+/// The host of a proxy as the environment names it, with or without a scheme.
+fn proxy_host(text: &str) -> Option<String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    Url::parse(&url).ok()?.host_str().map(str::to_owned)
 }
 
 impl Resolve for PublicOnly {
@@ -108,7 +115,7 @@ impl Resolve for PublicOnly {
         Box::pin(async move {
             let name = name.as_str();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-            let is_proxy = proxies.iter().any(|proxy| proxy == name);
+            let is_proxy = proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
             let public: Vec<SocketAddr> = found
                 .into_iter()
                 .filter(|found| is_proxy || !is_private_address(found.ip()))
@@ -130,6 +137,15 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_known_with_and_without_a_scheme() {
+        for text in ["http://Proxy.corp:3128", "Proxy.corp:3128", "user:word@proxy.corp:3128/"] {
+            assert_eq!(proxy_host(text).as_deref(), Some("proxy.corp"), "{text}");
+        }
+        assert_eq!(proxy_host("localhost:3128").as_deref(), Some("localhost"));
+        assert_eq!(proxy_host(""), None);
+    }
+
+    #[test]
     fn private_addresses_are_known_however_they_are_written() {
         for url in [
             "http://127.0.0.1/",
@@ -143,6 +159,7 @@ mod tests {
             "http://192.168.1.1/",
             "http://169.254.169.254/latest/meta-data",
             "http://100.100.100.200/",
+            "http://168.63.129.16/",
             "http://198.18.0.1/",
             "http://224.0.0.1/",
             "http://255.255.255.255/",

@@ -1,5 +1,7 @@
 //! Finding out the version of a source's data without asking for any.
 
+use std::fmt;
+
 use cache_core::OriginErrorKind;
 use reqwest::{
     Method, Response, StatusCode, Url,
@@ -13,10 +15,10 @@ use crate::{
     body,
     fault::Fault,
     json::{self, Pointer},
+    source::place,
 };
 
 /// A [`Probe`] that makes sense.
-#[derive(Debug)]
 pub(crate) struct Prober {
     url: Url,
     from: From,
@@ -26,6 +28,12 @@ pub(crate) struct Prober {
 enum From {
     Headers(Vec<HeaderName>),
     Pointer(Pointer),
+}
+
+impl fmt::Debug for Prober {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prober").field("url", &place(&self.url)).field("from", &self.from).finish()
+    }
 }
 
 impl Prober {

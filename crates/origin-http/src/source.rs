@@ -1,6 +1,10 @@
 //! How a source is described.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use reqwest::Url;
 
@@ -21,6 +25,9 @@ pub struct HttpSource {
     /// Values for the URL and the body that callers do not give; those that neither names are sent in
     /// the query. All are part of the key.
     pub params: BTreeMap<String, String>,
+    /// Names of further values that are sent in the query where callers give them, and are part of the
+    /// key then.
+    pub optional: BTreeSet<String>,
     /// Sent in the query, never part of the key: API keys belong here.
     pub query: BTreeMap<String, String>,
     /// Sent with each request.
@@ -45,6 +52,9 @@ pub struct HttpSource {
     pub probe: Option<Probe>,
     /// How one request asks for several members. Default: each is asked for alone.
     pub batch: Option<Batch>,
+    /// Further hosts that redirects may lead to; what is sent to the source may be sent there, too.
+    /// Default: none, redirects stay on the server.
+    pub redirect_hosts: Vec<String>,
     /// Whether it may be on this machine or in a private network. Default: no, so that neither a value,
     /// a redirect nor a name makes this program ask what others cannot reach.
     pub allow_private: bool,
@@ -99,12 +109,17 @@ pub struct Checks {
     pub content_types: Vec<String>,
     /// JSON pointers to what must be there.
     pub must_exist: Vec<String>,
+    /// JSON pointers to what must not be there, such as a note that the answer is not whole.
+    pub must_not_exist: Vec<String>,
     /// JSON pointers to what must have this value.
     pub must_equal: BTreeMap<String, serde_json::Value>,
     /// Means that there is nothing, if this JSON pointer leads to `null`, or to an empty array, object
     /// or text, or nowhere; the empty one is the whole answer. An empty body and the status 204 mean it
     /// too.
     pub empty_is_absent: Option<String>,
+    /// JSON pointers to what is left out of what is stored, `null` instead: an API may repeat the
+    /// request, with its key.
+    pub drop: Vec<String>,
 }
 
 impl Default for Checks {
@@ -113,8 +128,10 @@ impl Default for Checks {
             statuses: vec![200, 203],
             content_types: Vec::new(),
             must_exist: Vec::new(),
+            must_not_exist: Vec::new(),
             must_equal: BTreeMap::new(),
             empty_is_absent: None,
+            drop: Vec::new(),
         }
     }
 }
@@ -176,6 +193,7 @@ impl HttpSource {
             url: url.into(),
             method: Method::Get,
             params: BTreeMap::new(),
+            optional: BTreeSet::new(),
             query: BTreeMap::new(),
             headers: BTreeMap::new(),
             timeout: Duration::from_secs(30),
@@ -187,6 +205,7 @@ impl HttpSource {
             version: None,
             probe: None,
             batch: None,
+            redirect_hosts: Vec::new(),
             allow_private: false,
         }
     }
@@ -199,6 +218,7 @@ impl fmt::Debug for HttpSource {
             url,
             method,
             params,
+            optional,
             query,
             headers,
             timeout,
@@ -210,6 +230,7 @@ impl fmt::Debug for HttpSource {
             version,
             probe,
             batch,
+            redirect_hosts,
             allow_private,
         } = self;
         let place = Url::parse(url).ok().map(|url| place(&url));
@@ -218,6 +239,7 @@ impl fmt::Debug for HttpSource {
             .field("url", &place)
             .field("method", method)
             .field("params", params)
+            .field("optional", optional)
             .field("query", &query.keys())
             .field("headers", &headers.keys())
             .field("timeout", timeout)
@@ -229,6 +251,7 @@ impl fmt::Debug for HttpSource {
             .field("version", version)
             .field("probe", probe)
             .field("batch", batch)
+            .field("redirect_hosts", redirect_hosts)
             .field("allow_private", allow_private)
             .finish()
     }

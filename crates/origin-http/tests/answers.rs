@@ -360,3 +360,88 @@ async fn what_is_packed_badly_is_no_answer() {
         assert_eq!(error.kind(), OriginErrorKind::Network, "{coding}: {error}");
     }
 }
+
+#[tokio::test]
+async fn what_an_api_repeats_of_the_request_is_not_stored() {
+    let body = r#"{"Header": {"url": "https://a/?key=hush", "rows": 2}, "Data": [1.50, 2]}"#;
+    let (mut source, _) = source(200, &[], body).await;
+    source.checks.drop = vec!["/Header/url".into(), "/none".into()];
+    let loaded = load(source.clone()).await.unwrap();
+    let kept = r#"{"Header": {"url": null, "rows": 2}, "Data": [1.50, 2]}"#;
+    assert_eq!(loaded.value().unwrap(), kept);
+    source.checks.must_not_exist = vec!["/remark".into()];
+    assert!(load(source.clone()).await.is_ok());
+    source.checks.must_not_exist = vec!["/Header/rows".into()];
+    let error = load(source).await.unwrap_err();
+    assert_eq!(error.kind(), OriginErrorKind::Unusable);
+    assert!(error.to_string().contains("something at `/Header/rows`"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_stored_that_is_packed_in_a_way_that_was_not_asked_for() {
+    for packed in ["deflate", "x-gzip", "aes128gcm"] {
+        let (source, _) = source(200, &[("content-encoding", packed)], "bytes").await;
+        let error = load(source).await.unwrap_err();
+        assert_eq!(error.kind(), OriginErrorKind::Unusable);
+        assert!(error.to_string().contains(packed), "{error}");
+    }
+    let (source, _) = source(200, &[("content-encoding", "identity")], "bytes").await;
+    assert_eq!(load(source).await.unwrap().value().unwrap(), "bytes");
+}
+
+#[tokio::test]
+async fn what_is_posted_is_never_conditional() {
+    let (mut source, seen) = source(200, &[("etag", "\"1\"")], "v").await;
+    source.method = Method::Post(Body::Form([("a".to_owned(), "b".to_owned())].into()));
+    let stored = Entry::builder("old", Stamp::ZERO).etag(Some("\"1\"")).build();
+    load_with(source, Some(stored)).await.unwrap();
+    assert!(!seen.lock().unwrap()[0].2.contains_key("if-none-match"));
+}
+
+/// A server that leads `/data` to `to` with this status, and answers everything else.
+async fn leading(status: u16, to: String) -> (HttpSource, Seen) {
+    let seen = Seen::default();
+    let note = Arc::clone(&seen);
+    let handle = move |verb: Verb, uri: Uri, asked: HeaderMap, sent: String| async move {
+        note.lock().unwrap().push((verb, uri.clone(), asked, sent));
+        let start = Response::builder();
+        if uri.path().starts_with("/data") {
+            return start.status(status).header("location", to).body(Sent::empty()).unwrap();
+        }
+        start.body(Sent::from("there")).unwrap()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        axum::serve(listener, Router::new().fallback(any(handle))).await.unwrap();
+    });
+    let mut source = HttpSource::new("api", format!("http://{address}/data/{{id}}"));
+    source.allow_private = true;
+    (source, seen)
+}
+
+#[tokio::test]
+async fn a_redirect_never_makes_another_question_of_what_is_posted() {
+    for (status, followed) in [(301, false), (302, false), (303, false), (307, true), (308, true)] {
+        let (mut source, seen) = leading(status, "/moved".to_owned()).await;
+        source.method = Method::Post(Body::Form([("a".to_owned(), "b".to_owned())].into()));
+        let answer = load(source).await;
+        assert_eq!(answer.is_ok(), followed, "{status}: {answer:?}");
+        let last = seen.lock().unwrap().last().unwrap().clone();
+        assert_eq!((last.0, last.3.as_str()), (Verb::POST, "a=b"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_lead_to_named_hosts_and_to_no_others() {
+    let (other, asked) = source(200, &[], "elsewhere").await;
+    let port = other.url.split(':').nth(2).unwrap().split('/').next().unwrap().to_owned();
+    let (mut source, _) = leading(302, format!("http://localhost:{port}/x")).await;
+    let error = load(source.clone()).await.unwrap_err();
+    assert!(error.to_string().contains("`redirect_hosts`"), "{error}");
+    source.redirect_hosts = vec!["other.example".into()];
+    assert!(load(source.clone()).await.is_err());
+    assert!(asked.lock().unwrap().is_empty());
+    source.redirect_hosts.push("LOCALHOST".into());
+    assert_eq!(load(source).await.unwrap().value().unwrap(), "elsewhere");
+}

@@ -218,6 +218,20 @@ async fn a_list_longer_than_an_answer_may_be_fails_all() {
     assert_eq!(error.kind(), OriginErrorKind::TooLarge);
 }
 
+#[tokio::test]
+async fn what_stands_around_rows_is_not_repeated_without_bounds() {
+    let around = "x".repeat(100_000);
+    let rows = r#"[{"cbsa": "1"}, {"cbsa": "2"}, {"cbsa": "3"}]"#;
+    let body = format!(r#"{{"note": "{around}", "rows": {rows}}}"#);
+    let (server, _) = serve(move |_| body.clone()).await;
+    let mut source = source(server, Batch::new("id", 9, "/rows", "cbsa"));
+    source.max_body_bytes = 250_000;
+    let origin = HttpOrigin::new(source).unwrap();
+    assert!(origin.load_many(loads(&["1", "2"])).await.unwrap().iter().all(Result::is_ok));
+    let error = origin.load_many(loads(&["1", "2", "3"])).await.unwrap_err();
+    assert!(error.to_string().contains("lower `max` of `batch`"), "{error}");
+}
+
 #[test]
 fn batches_that_make_no_sense_are_refused() {
     let failure = |change: fn(&mut Batch)| {
@@ -246,6 +260,16 @@ async fn that_there_is_nothing_for_a_list_costs_no_further_calls() {
     let (server, seen) = serve(|_| StatusCode::NO_CONTENT).await;
     let mut nothing = source(server, Batch::new("id", 9, "", "cbsa"));
     nothing.checks.empty_is_absent = Some(String::new());
+    let origin = HttpOrigin::new(nothing).unwrap();
+    let answers = origin.load_many(loads(&["1", "2"])).await.unwrap();
+    assert!(answers.into_iter().all(|answer| answer.unwrap().value().is_none()));
+    assert_eq!(targets(&seen).len(), 1);
+
+    // However long the server says that this holds.
+    let (server, seen) = serve(|_| ([("cache-control", "max-age=60")], "[]")).await;
+    let mut nothing = source(server, Batch::new("id", 9, "", "cbsa"));
+    nothing.checks.empty_is_absent = Some(String::new());
+    nothing.respect_cache_control = true;
     let origin = HttpOrigin::new(nothing).unwrap();
     let answers = origin.load_many(loads(&["1", "2"])).await.unwrap();
     assert!(answers.into_iter().all(|answer| answer.unwrap().value().is_none()));

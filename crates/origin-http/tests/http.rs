@@ -21,7 +21,7 @@ use axum::{
     response::Response,
 };
 use cache_core::{Load, Loaded, Origin, OriginError, OriginErrorKind, Request};
-use origin_http::{HttpOrigin, HttpSource};
+use origin_http::{HttpOrigin, HttpSource, Probe, ProbeFrom};
 
 /// A source on this machine.
 fn local(name: &str, url: impl Into<String>) -> HttpSource {
@@ -261,6 +261,8 @@ async fn a_value_that_is_missing_is_named_with_what_to_write() {
 #[test]
 fn what_describes_a_source_shows_no_secret() {
     let mut source = guarded(([127, 0, 0, 1], 9).into());
+    let probe = format!("https://{}:x@probe.example/data?key={}", CANARIES[3], CANARIES[1]);
+    source.probe = Some(Probe::new(probe, ProbeFrom::Validators));
     let shown = format!("{source:?} {source:#?} {:?}", HttpOrigin::new(source.clone()).unwrap());
     assert_eq!(leaks(&shown), [""; 0], "{shown}");
     assert!(shown.contains("http://127.0.0.1:9") && !shown.contains("/data"), "{shown}");

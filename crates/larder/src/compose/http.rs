@@ -34,6 +34,9 @@ fn described(name: &str, url: &str, source: &SourceConfig) -> Result<HttpSource,
     let mut http = HttpSource::new(name, url);
     http.method = method(source)?;
     http.params.clone_from(&source.params);
+    if source.range.step.is_some() {
+        http.optional = [source.range.from.clone(), source.range.to.clone()].into();
+    }
     http.query = exposed(&source.query);
     http.headers = exposed(&source.headers);
     http.auth = auth(&source.auth)?;
@@ -43,6 +46,8 @@ fn described(name: &str, url: &str, source: &SourceConfig) -> Result<HttpSource,
     http.checks.statuses = response.statuses.iter().map(|status| status.code()).collect();
     http.checks.content_types.clone_from(&response.content_types);
     http.checks.must_exist.clone_from(&response.must_exist);
+    http.checks.must_not_exist.clone_from(&response.must_not_exist);
+    http.checks.drop.clone_from(&response.drop);
     // What is no JSON is a text.
     let json =
         |text: &String| serde_json::from_str(text).unwrap_or_else(|_no_json| text.as_str().into());
@@ -54,6 +59,7 @@ fn described(name: &str, url: &str, source: &SourceConfig) -> Result<HttpSource,
         http.status_ttl.insert(status.code(), ttl);
     }
     http.respect_cache_control = source.respect_cache_control;
+    http.redirect_hosts.clone_from(&source.redirect_hosts);
     http.allow_private = source.allow_private;
     http.version = version(&source.version_from)?;
     http.probe = probe(&source.probe)?;

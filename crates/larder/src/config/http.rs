@@ -88,11 +88,18 @@ pub struct ResponseConfig {
     /// JSON pointers to what must be there.
     #[serde(deserialize_with = "text::list", serialize_with = "write_list")]
     pub must_exist: Vec<String>,
+    /// JSON pointers to what must not be there.
+    #[serde(deserialize_with = "text::list", serialize_with = "write_list")]
+    pub must_not_exist: Vec<String>,
     /// JSON pointers to what must have this value.
     pub must_equal: BTreeMap<String, String>,
     /// JSON pointer; an answer with nothing there says that there is nothing. `""`: the whole answer.
     #[serde(deserialize_with = "text::text")]
     pub empty_is_absent: Option<String>,
+    /// JSON pointers to what is left out of what is stored, such as the request, with its key, that an
+    /// API repeats; `null` is there instead.
+    #[serde(deserialize_with = "text::list", serialize_with = "write_list")]
+    pub drop: Vec<String>,
 }
 
 impl Default for ResponseConfig {
@@ -101,8 +108,10 @@ impl Default for ResponseConfig {
             statuses: vec![Status(200), Status(203)],
             content_types: Vec::new(),
             must_exist: Vec::new(),
+            must_not_exist: Vec::new(),
             must_equal: BTreeMap::new(),
             empty_is_absent: None,
+            drop: Vec::new(),
         }
     }
 }
@@ -184,7 +193,7 @@ impl Default for BatchConfig {
     }
 }
 
-fn write_list<S: Serializer, T: fmt::Display>(
+pub(super) fn write_list<S: Serializer, T: fmt::Display>(
     items: &[T],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

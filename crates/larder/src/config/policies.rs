@@ -10,8 +10,11 @@ use crate::{Failures, Policy, PolicyPatch};
 use super::{
     compression::SourceCompressionConfig,
     forms,
-    http::{AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig},
+    http::{
+        AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig, write_list,
+    },
     origin::RetryConfig,
+    range::RangeConfig,
     redact::{self, Params, redact_url},
     text,
     values::{RateLimit, Secret, Ttl},
@@ -155,6 +158,9 @@ policies! {
         /// Whether `Cache-Control` and `Expires` of an answer go before `ttl`. Default: false.
         #[serde(deserialize_with = "text::text")]
         respect_cache_control: bool = false,
+        /// Further hosts that redirects may lead to. Default: none.
+        #[serde(deserialize_with = "text::list", serialize_with = "write_list")]
+        redirect_hosts: Vec<String> = Vec::new(),
         /// Whether it may be on this machine or in a private network. Default: false.
         #[serde(deserialize_with = "text::text")]
         allow_private: bool = false,
@@ -190,6 +196,8 @@ policies! {
         version_from: VersionFromConfig = VersionFromConfig::default(),
         /// What tells the version of the data without asking for any.
         probe: ProbeConfig = ProbeConfig::default(),
+        /// How a range of time is cut into chunks.
+        range: RangeConfig = RangeConfig::default(),
         /// How one request asks for several members.
         batch: BatchConfig = BatchConfig::default(),
         /// Has no effect yet.
@@ -214,6 +222,7 @@ impl fmt::Debug for SourceConfig {
             response,
             status_ttl,
             respect_cache_control,
+            redirect_hosts,
             allow_private,
             timeout,
             max_body,
@@ -226,6 +235,7 @@ impl fmt::Debug for SourceConfig {
             version,
             version_from,
             probe,
+            range,
             batch,
             cost_per_call,
             compression,
@@ -243,6 +253,7 @@ impl fmt::Debug for SourceConfig {
             .field("response", response)
             .field("status_ttl", status_ttl)
             .field("respect_cache_control", respect_cache_control)
+            .field("redirect_hosts", redirect_hosts)
             .field("allow_private", allow_private)
             .field("timeout", timeout)
             .field("max_body", max_body)
@@ -255,6 +266,7 @@ impl fmt::Debug for SourceConfig {
             .field("version", version)
             .field("version_from", version_from)
             .field("probe", probe)
+            .field("range", range)
             .field("batch", batch)
             .field("cost_per_call", cost_per_call)
             .field("compression", compression);

@@ -123,12 +123,27 @@ const COMPRESSION: [Field; 5] = [
 const AUTH: [Field; 4] =
     [leaf("header"), leaf("query"), leaf("field"), field("value", Kind::Leaf(Mark::Secret))];
 
-const RESPONSE: [Field; 5] = [
+const RESPONSE: [Field; 7] = [
     field("statuses", Kind::List("[200, 203]")),
     field("content_types", Kind::List("[application/json]")),
     field("must_exist", Kind::List("[/Results/series]")),
+    field("must_not_exist", Kind::List("[/remark]")),
     field("must_equal", Kind::Map(&Kind::Leaf(Mark::Plain))),
     leaf("empty_is_absent"),
+    field("drop", Kind::List("[/Header/0/url]")),
+];
+
+const RANGE: [Field; 10] = [
+    leaf("from"),
+    leaf("to"),
+    leaf("step"),
+    number("chunk", 1.0, 100_000.0),
+    number("chunks_per_call", 1.0, 10_000.0),
+    leaf("format"),
+    leaf("open_ttl"),
+    leaf("rows"),
+    field("date", Kind::List("[/year, /month]")),
+    field("key", Kind::List("[/seriesID]")),
 ];
 
 const VERSION_FROM: [Field; 2] = [leaf("header"), leaf("pointer")];
@@ -176,7 +191,7 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 38] = joined(
+const SOURCE_FIELDS: [Field; 40] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
@@ -188,6 +203,7 @@ const SOURCE_FIELDS: [Field; 38] = joined(
         field("response", Kind::Section(&RESPONSE)),
         field("status_ttl", Kind::Map(&Kind::Leaf(Mark::Plain))),
         leaf("respect_cache_control"),
+        field("redirect_hosts", Kind::List("[data.example.org]")),
         leaf("allow_private"),
         leaf("timeout"),
         leaf("max_body"),
@@ -200,6 +216,7 @@ const SOURCE_FIELDS: [Field; 38] = joined(
         leaf("version"),
         field("version_from", Kind::Section(&VERSION_FROM)),
         field("probe", Kind::Section(&PROBE)),
+        field("range", Kind::Section(&RANGE)),
         field("batch", Kind::Section(&BATCH)),
         field("cost_per_call", Kind::Number(Mark::Unused, 0.0, 1e9)),
         field("compression", Kind::Section(&COMPRESSION)),

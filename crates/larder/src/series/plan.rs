@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 
 use cache_core::{Key, Request, Timestamp};
 
-use super::{Date, DateRange, MOST_CHUNKS, Series, Step, join::Join};
+use super::{Date, DateRange, MOST_CHUNKS, RangeError, Series, Step, join::Join};
 
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
@@ -34,6 +34,23 @@ struct Bounds {
     from: String,
     to: String,
     format: String,
+}
+
+impl Series {
+    /// What is wrong with it, whatever it is asked for.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let day = Date::constant(2000, 1, 1);
+        let range = DateRange { from: day, to: day };
+        Plan::new(self, &Request::new("a"), range).map(drop)
+    }
+
+    /// The range that a request asks for, if it has both bounds.
+    pub(crate) fn range_of(&self, request: &Request) -> Result<Option<DateRange>, RangeError> {
+        match (request.value(&self.from), request.value(&self.to)) {
+            (Some(from), Some(to)) => DateRange::parse(from, to).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Plan {

@@ -35,13 +35,27 @@ cache:
         statuses: [200, 206]
         content_types: application/json, text/*
         must_exist: [/Results]
+        must_not_exist: [/remark]
         must_equal: {/status: OK}
         empty_is_absent: /rows
+        drop: [/Header, /n]
       status_ttl: {404: 10m}
       respect_cache_control: true
+      redirect_hosts: [a.example, b.example]
       allow_private: true
       version_from: {header: X-Edition, pointer: /edition}
       probe: {url: 'https://h/p', header: X-Edition, pointer: /edition, check_every: 1h}
+      range:
+        from: start
+        to: end
+        step: Month
+        chunk: 12
+        chunks_per_call: 5
+        format: '%Y'
+        open_ttl: 1d
+        rows: /rows
+        date: [/year, /month]
+        key: /id
       batch: {param: cbsa, max: 10, separator: ';', rows: /rows, member: id}
       cost_per_call: 0.5
       timeout: 1m
@@ -112,6 +126,18 @@ cache:
     census.response.statuses = vec![Status::new(200), Status::new(206)];
     census.response.content_types = vec!["application/json".into(), "text/*".into()];
     census.response.must_exist = vec!["/Results".into()];
+    census.response.must_not_exist = vec!["/remark".into()];
+    census.response.drop = vec!["/Header".into(), "/n".into()];
+    census.redirect_hosts = vec!["a.example".into(), "b.example".into()];
+    let month: larder::config::RangeStep = serde_json::from_str("\"month\"").unwrap();
+    census.range.step = Some(month);
+    (census.range.from, census.range.to) = ("start".into(), "end".into());
+    (census.range.chunk, census.range.chunks_per_call) = (12, 5);
+    census.range.format = Some("%Y".into());
+    census.range.open_ttl = Some(Duration::from_hours(24));
+    census.range.rows = "/rows".into();
+    census.range.date = vec!["/year".into(), "/month".into()];
+    census.range.key = vec!["/id".into()];
     census.response.must_equal = [("/status".into(), "OK".into())].into();
     census.response.empty_is_absent = Some("/rows".into());
     census.status_ttl = [(Status::new(404), Ttl::After(Duration::from_mins(10)))].into();

@@ -27,6 +27,11 @@ pub(super) enum SplitError {
          requests do: check `member` of `batch`"
     )]
     Strangers(usize),
+    #[error(
+        "each member's part repeats what stands around the rows, which together are {0} bytes, more \
+         than `max_body` allows; lower `max` of `batch`"
+    )]
+    Repeats(u64),
 }
 
 /// What each member's document has beside its rows.
@@ -44,11 +49,13 @@ enum Naming<'b> {
 
 impl Batcher {
     /// The document of each of `members`, as it would have been without the others; `None` for one
-    /// without rows. Rows of other members are left out.
+    /// without rows. Rows of other members are left out. What is around the rows may be repeated up
+    /// to this many bytes in all.
     pub(super) fn split(
         &self,
         body: &[u8],
         members: &[&str],
+        most_around: u64,
     ) -> Result<Vec<Option<Bytes>>, SplitError> {
         // Not the decoder's own text, which may hold some of the body.
         let document: &RawValue = serde_json::from_slice(body)
@@ -86,6 +93,11 @@ impl Batcher {
             );
         }
         let frame = Frame { before, header, after };
+        let answered = by_member.values().filter(|rows| !rows.is_empty()).count();
+        let around = (frame.length() as u64).saturating_mul(answered as u64);
+        if around > most_around {
+            return Err(SplitError::Repeats(around));
+        }
         let documents: HashMap<&str, Bytes> = by_member
             .into_iter()
             .filter(|(_, rows)| !rows.is_empty())
@@ -121,6 +133,12 @@ impl std::fmt::Display for Naming<'_> {
 }
 
 impl Frame<'_> {
+    /// Bytes beside those of a member's rows.
+    fn length(&self) -> usize {
+        let header = self.header.map_or(0, |header| header.get().len());
+        self.before.len() + header + self.after.len()
+    }
+
     fn with(&self, rows: &[&RawValue]) -> Bytes {
         let rows = || self.header.iter().chain(rows).map(|row| row.get().as_bytes());
         // Each row with a comma or, the first one, a bracket.
@@ -152,7 +170,8 @@ mod tests {
         members: &[&str],
     ) -> Result<Vec<Option<String>>, String> {
         let batcher = Batcher::new(Batch::new("id", 50, rows, member)).unwrap();
-        let documents = batcher.split(body.as_bytes(), members).map_err(|error| error.to_string());
+        let documents =
+            batcher.split(body.as_bytes(), members, 1 << 20).map_err(|error| error.to_string());
         let text = |document: Bytes| String::from_utf8(document.to_vec()).unwrap();
         Ok(documents?.into_iter().map(|document| document.map(text)).collect())
     }
