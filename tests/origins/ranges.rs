@@ -10,15 +10,15 @@ use crate::server::{Place, Server, answer, ask, close, within};
 
 /// The months from one to another, both included, as `2015-01`.
 fn months(from: &str, to: &str) -> Vec<String> {
-    let number = |text: &str| -> i32 {
+    let number = |text: &str| -> usize {
         let (year, month) = text.split_once('-').unwrap();
-        year.parse::<i32>().unwrap() * 12 + month.parse::<i32>().unwrap() - 1
+        year.parse::<usize>().unwrap() * 12 + month.parse::<usize>().unwrap() - 1
     };
     (number(from)..=number(to)).map(name).collect()
 }
 
-fn name(number: i32) -> String {
-    format!("{:04}-{:02}", number.div_euclid(12), number.rem_euclid(12) + 1)
+fn name(number: usize) -> String {
+    format!("{:04}-{:02}", number / 12, number % 12 + 1)
 }
 
 /// Answers with a row a month, in which a number tells the month.
@@ -133,8 +133,8 @@ async fn random_ranges_are_whole_and_no_chunk_is_fetched_twice() {
         let sizes = format!("chunk: {chunk}, chunks_per_call: {per_call}");
         let cache = place.cache(&RANGE.replace("chunk: 12", &sizes));
         for _ in 0..40 {
-            let from = 24_000 + dice.below(120) as i32;
-            let (from, to) = (name(from), name(from + dice.below(40) as i32));
+            let from = 24_000 + dice.below(120);
+            let (from, to) = (name(from), name(from + dice.below(40)));
             let hit = range(&cache, &from, &to).await;
             assert_eq!(rows(&hit), months(&from, &to), "{sizes}");
         }

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use larder::{CacheBuilder, Error, Origin, OriginErrorKind, OriginOptions, RetryOptions};
 use tier_testkit::ManualClock;
 
-use crate::server::{Place, Server, answer, answer_with, ask};
+use crate::server::{Place, Server, answer, answer_with, ask, within};
 
 const QUICK: &str = "retry: {attempts: 3, base: 1ms, max: 2ms}";
 
@@ -164,4 +165,46 @@ async fn origins_of_ones_own_are_asked_again_too() {
         .unwrap();
     let request = larder::Request::new("mine").param("a", 1);
     assert_eq!(cache.request(&request).await.unwrap().value(), "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_a_breaker_stops_cost_no_quota() {
+    let server = Server::start(|_seen| answer(500, "broken"));
+    let place = Place::new(&server);
+    let clock = Arc::new(ManualClock::default());
+    let config = place.config("throttle: 0s, quota: 100/day, concurrency: 1");
+    let builder = CacheBuilder::from_config(&config).unwrap();
+    let cache = builder.clock(Arc::<ManualClock>::clone(&clock)).build().unwrap();
+    for round in 0..3 {
+        // Most of them wait for their turn when the source is given up.
+        let asked = (0..20).map(|market| ask(&cache, round * 100 + market));
+        assert!(join_all(asked).await.iter().all(Result::is_err));
+        clock.advance(Duration::from_mins(1));
+    }
+    let used = within(cache.quota("census")).await.unwrap().used;
+    assert_eq!(used as usize, server.count(), "each that was counted was made");
+    assert!(used < 12, "{used}");
+}
+
+#[tokio::test]
+async fn what_one_source_refuses_is_not_held_against_another() {
+    let server = Server::start(|seen| match seen.uri.path() {
+        "/census/1" => answer_with(429, &[("Retry-After", "3600")], "come back later"),
+        _ => answer(200, "ok"),
+    });
+    let place = Place::new(&server);
+    let retry = RetryOptions::attempts(1);
+    let options = OriginOptions::default().retry(retry);
+    let builder = CacheBuilder::from_config(&place.config("retry: {attempts: 1}")).unwrap();
+    let cache = builder.origin_options("other", options).build().unwrap();
+    assert!(ask(&cache, 1).await.is_err());
+    let keys = [larder::Key::new("census:2"), larder::Key::new("other:2")];
+    let answers = cache
+        .get_or_load_many(&keys, async |_contexts| panic!("the census is left alone"))
+        .await
+        .unwrap();
+    assert!(answers.iter().any(Result::is_err));
+    let load = |_context| async { Ok(larder::Loaded::new("ok")) };
+    let hit = within(cache.get_or_load(&larder::Key::new("other:3"), load)).await;
+    assert_eq!(hit.unwrap().value(), "ok", "nobody said so of this one");
 }

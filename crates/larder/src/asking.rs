@@ -1,12 +1,13 @@
 //! Asking an origin: within its limits, again where that helps, and not while it keeps failing.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use cache_core::{Clock, OriginError, OriginErrorKind, Timestamp};
-use origin_limits::{Ledger, Limiter, LimitsError, Permit, Refusal, Urgency};
+use origin_limits::{Denied, Ledger, Limiter, LimitsError, Permit, Refusal, Urgency};
 use tokio::time::Instant;
 
 use crate::{
@@ -22,6 +23,8 @@ pub(crate) struct Asker {
     retry: RetryOptions,
     breaker: Option<Fuse>,
     clock: Arc<dyn Clock>,
+    /// How long a call counts as under way; nobody waits for it for longer.
+    patience: Option<Duration>,
 }
 
 /// A breaker that remembers what made it open.
@@ -44,6 +47,7 @@ impl Asker {
         options: &OriginOptions,
         ledger: Arc<Ledger>,
         clock: Arc<dyn Clock>,
+        patience: Option<Duration>,
     ) -> Result<Self, LimitsError> {
         Ok(Self {
             source: source.to_owned(),
@@ -53,11 +57,16 @@ impl Asker {
                 .breaker
                 .map(|options| Fuse { breaker: Breaker::new(options), last: Mutex::default() }),
             clock,
+            patience,
         })
     }
 
     pub(crate) fn source(&self) -> &str {
         &self.source
+    }
+
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience
     }
 
     pub(crate) fn limiter(&self) -> &Limiter {
@@ -70,8 +79,8 @@ impl Asker {
         urgency: Urgency,
         call: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        let permit = self.leave(urgency).await?;
-        self.watched(permit, call).await
+        let leave = self.leave(urgency).await?;
+        self.watched(leave, call).await
     }
 
     /// Makes a call when its turn has come, and again as the options say.
@@ -83,9 +92,9 @@ impl Asker {
     where
         Fut: Future<Output = Result<T, OriginError>>,
     {
-        let permit = self.leave(urgency).await?;
+        let leave = self.leave(urgency).await?;
         let began = Instant::now();
-        let mut error = match self.watched(permit, call()).await {
+        let mut error = match self.watched(leave, call()).await {
             Err(error) => error,
             answer => return answer,
         };
@@ -98,12 +107,12 @@ impl Asker {
             tracing::debug!(source = self.source, calls, ?delay, %error, "the call is made again");
             // Nothing is held meanwhile: others may call.
             tokio::time::sleep(delay).await;
-            let permit = match self.leave(urgency).await {
-                Ok(permit) => permit,
-                // What the origin said says more than that it is not asked again.
-                Err(_refused) => break,
+            let left = self.retry.budget.saturating_sub(began.elapsed());
+            // What the origin said says more than that it is not asked again, or not in time.
+            let Ok(Ok(leave)) = tokio::time::timeout(left, self.leave(urgency)).await else {
+                break;
             };
-            error = match self.watched(permit, call()).await {
+            error = match self.watched(leave, call()).await {
                 Err(error) => error,
                 answer => return answer,
             };
@@ -122,12 +131,14 @@ impl Asker {
     }
 
     /// Leave to make a call, once that is due.
-    async fn leave(&self, urgency: Urgency) -> Result<(Permit, Admitted<'_>), OriginError> {
+    pub(crate) async fn leave(&self, urgency: Urgency) -> Result<Leave<'_>, OriginError> {
         // Before its turn, so as not to wait for nothing, and after it: others may have failed.
         drop(self.admitted()?);
-        let permit =
-            self.limiter.acquire(urgency).await.map_err(|refusal| self.refused(refusal))?;
-        Ok((permit, self.admitted()?))
+        match self.limiter.acquire_if(urgency, || self.admitted()).await {
+            Ok((permit, admitted)) => Ok(Leave { permit: Some(permit), admitted }),
+            Err(Denied::Unwanted(tripped)) => Err(tripped),
+            Err(Denied::Refused(refusal)) => Err(self.refused(refusal)),
+        }
     }
 
     fn admitted(&self) -> Result<Admitted<'_>, OriginError> {
@@ -142,33 +153,11 @@ impl Asker {
     /// Makes the call, and learns from how it ended.
     async fn watched<T>(
         &self,
-        (permit, admitted): (Permit, Admitted<'_>),
+        leave: Leave<'_>,
         call: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        let answer = call.await;
-        drop(permit);
-        match &answer {
-            Ok(_) => admitted.worked(),
-            Err(error) => {
-                if matches!(error.kind(), OriginErrorKind::Status(429 | 503))
-                    && let Some(pause) = error.retry_after().filter(|pause| !pause.is_zero())
-                {
-                    self.limiter.pause(pause).await;
-                }
-                match error.kind() {
-                    OriginErrorKind::Network
-                    | OriginErrorKind::Timeout
-                    | OriginErrorKind::Status(500..=599)
-                    | OriginErrorKind::Unusable
-                    | OriginErrorKind::Other => admitted.failed(error),
-                    OriginErrorKind::Status(429)
-                    | OriginErrorKind::Request
-                    | OriginErrorKind::GaveUp => drop(admitted),
-                    // The origin answers.
-                    _ => admitted.worked(),
-                }
-            }
-        }
+        let (answer, leave) = under_way(self.patience, leave, call).await;
+        leave.end(answer.as_ref().err()).await;
         answer
     }
 
@@ -214,6 +203,76 @@ impl Asker {
         };
         let message = format!("it keeps failing, and is not asked {until}; at last: {why}");
         OriginError::new(kind, &self.source, message)
+    }
+}
+
+/// Waits for a call; one that nobody waits for any more gives up its place among those under way.
+pub(crate) async fn under_way<T, L: Yield>(
+    patience: Option<Duration>,
+    mut leave: L,
+    call: impl Future<Output = T>,
+) -> (T, L) {
+    let mut call = pin!(call);
+    if let Some(patience) = patience {
+        tokio::select! {
+            biased;
+            answer = &mut call => return (answer, leave),
+            () = tokio::time::sleep(patience) => leave.give_up_place(),
+        }
+    }
+    (call.await, leave)
+}
+
+/// What holds a place among the calls that are under way.
+pub(crate) trait Yield {
+    fn give_up_place(&mut self);
+}
+
+/// Leave to make one call; dropped, it has ended without saying anything.
+pub(crate) struct Leave<'a> {
+    permit: Option<Permit>,
+    admitted: Admitted<'a>,
+}
+
+impl Yield for Leave<'_> {
+    fn give_up_place(&mut self) {
+        self.permit = None;
+    }
+}
+
+impl Yield for Vec<Leave<'_>> {
+    fn give_up_place(&mut self) {
+        self.iter_mut().for_each(Yield::give_up_place);
+    }
+}
+
+impl Leave<'_> {
+    /// Learns from how the call ended. Only then another one begins, which is to know it.
+    pub(crate) async fn end(self, error: Option<&OriginError>) {
+        let Self { permit, admitted } = self;
+        let Some(error) = error else { return admitted.worked() };
+        if matches!(error.kind(), OriginErrorKind::Status(429 | 503))
+            && let Some(pause) = error.retry_after().filter(|pause| !pause.is_zero())
+        {
+            admitted.asker.limiter.pause(pause).await;
+        }
+        match error.kind() {
+            OriginErrorKind::Network
+            | OriginErrorKind::Timeout
+            | OriginErrorKind::Status(500..=599)
+            | OriginErrorKind::Unusable
+            | OriginErrorKind::Other => admitted.failed(error),
+            OriginErrorKind::Status(429) | OriginErrorKind::Request | OriginErrorKind::GaveUp => {
+                drop(admitted);
+            }
+            // The origin answers.
+            _ => admitted.worked(),
+        }
+        drop(permit);
+    }
+
+    pub(crate) fn source(&self) -> &str {
+        &self.admitted.asker.source
     }
 }
 

@@ -343,8 +343,9 @@ impl CacheBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(Machine));
         let askers = self.origin_options.iter().map(|(name, options)| {
             // No file is made for sources that need none.
+            let patience = self.policies.of(name).hard_timeout;
             let ledger = if options.limits.is_remembered() { shared } else { &memory };
-            let asker = Asker::new(name, options, Arc::clone(ledger), Arc::clone(&clock));
+            let asker = Asker::new(name, options, Arc::clone(ledger), Arc::clone(&clock), patience);
             let asker = asker.map_err(|error| BuildError::OriginOptions {
                 name: name.clone(),
                 problem: error.to_string(),

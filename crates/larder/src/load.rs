@@ -25,6 +25,12 @@ pub struct LoadContext {
     pub urgency: Urgency,
 }
 
+/// Who waits for one call that answers all of these: somebody, if somebody does for one of them.
+pub(crate) fn urgency_of(contexts: &[LoadContext]) -> Urgency {
+    let waited_for = contexts.iter().any(|one| one.urgency == Urgency::Foreground);
+    if waited_for || contexts.is_empty() { Urgency::Foreground } else { Urgency::Background }
+}
+
 impl LoadContext {
     /// The answer that what is stored still holds. An error if nothing is stored.
     pub fn not_modified(&self) -> Loaded {

@@ -81,9 +81,11 @@ impl Cache {
         let hit: Hit = self
             .get_or_load_with(&key, options, move |_context| async move {
                 let found = match asker {
-                    Some(asker) => asker.ask(Urgency::Background, || origin.probe()).await?,
-                    None => origin.probe().await?,
+                    Some(asker) => asker.ask(Urgency::Background, || origin.probe()).await,
+                    None => origin.probe().await,
                 };
+                // How long this source is to be left alone is no matter of the other sources' probes.
+                let found = found.map_err(|error| error.with_retry_after(None))?;
                 let version = found.ok_or_else(|| {
                     let message = "its origin has no probe that tells a version";
                     OriginError::new(OriginErrorKind::Other, &name, message)
@@ -91,6 +93,9 @@ impl Cache {
                 Ok(Loaded::new(version).ttl(every))
             })
             .await?;
+        if let Some(failure) = hit.failure() {
+            return Err(failure.clone());
+        }
         if let Ok(version) = str::from_utf8(hit.value())
             && !version.is_empty()
         {

@@ -15,8 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, Urgency, asking::Asker,
-    fly::no_answer, reads::Reads,
+    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, Urgency,
+    asking::{Asker, under_way},
+    fly::no_answer,
+    load::urgency_of,
+    reads::Reads,
 };
 
 impl Cache {
@@ -309,6 +312,36 @@ where
     }
 }
 
+/// What one loader brought for several keys, or why it brought nothing.
+type Answers = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>;
+
+/// One call of a loader that is a call to each of these sources.
+async fn asked<Fut>(askers: &[Arc<Asker>], urgency: Urgency, call: impl FnOnce() -> Fut) -> Answers
+where
+    Fut: Future<Output = Answers>,
+{
+    let mut leaves = Vec::with_capacity(askers.len());
+    // In the order of their names: two calls do not wait for each other.
+    for asker in askers {
+        leaves.push(asker.leave(urgency).await.map_err(|error| {
+            // The others are not asked to be left alone.
+            if askers.len() > 1 { error.with_retry_after(None) } else { error }
+        })?);
+    }
+    let patience = askers.iter().map(|asker| asker.patience()).min().flatten();
+    let (answers, leaves) = under_way(patience, leaves, call()).await;
+    let named = |error: &OriginError| leaves.iter().any(|leave| leave.source() == error.origin());
+    let blamed = answers.as_ref().err().filter(|error| named(error)).map(OriginError::origin);
+    for leave in leaves {
+        match answers.as_ref().err() {
+            // Of this one nothing is known.
+            Some(_) if blamed.is_some_and(|source| source != leave.source()) => drop(leave),
+            error => leave.end(error).await,
+        }
+    }
+    answers
+}
+
 /// A loader that answers in any order as one that answers in the order it was asked. It is one call
 /// to each of the sources that it is asked about.
 fn many<F, Fut>(
@@ -317,31 +350,31 @@ fn many<F, Fut>(
 ) -> impl FnOnce(Vec<LoadContext>) -> BoxFuture<'static, Vec<Result<Loaded, Error>>> + Send + 'static
 where
     F: FnOnce(Vec<LoadContext>) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>>
-        + Send
-        + 'static,
+    Fut: Future<Output = Answers> + Send + 'static,
 {
     |contexts| {
-        let load = |contexts: Vec<LoadContext>| {
-            let urgency = contexts.first().map_or_else(Urgency::default, |one| one.urgency);
-            let asked: BTreeSet<&str> = contexts.iter().map(|one| one.key.source()).collect();
-            let askers: Vec<_> =
-                askers.into_iter().filter(|asker| asked.contains(asker.source())).collect();
-            let call: BoxFuture<'static, _> = Box::pin(async move { load(contexts).await });
-            askers.into_iter().fold(call, move |call, asker| {
-                Box::pin(async move { asker.once(urgency, call).await })
-            })
-        };
         Box::pin(async move {
             let keys: Vec<Key> = contexts.iter().map(|context| context.key.clone()).collect();
-            let mut answers: HashMap<Key, Result<Loaded, Error>> = match load(contexts).await {
+            let urgency = urgency_of(&contexts);
+            let sources: BTreeSet<&str> = keys.iter().map(Key::source).collect();
+            let askers: Vec<_> =
+                askers.into_iter().filter(|asker| sources.contains(asker.source())).collect();
+            let answers = asked(&askers, urgency, || load(contexts)).await;
+            let mut answers: HashMap<Key, Result<Loaded, Error>> = match answers {
                 Ok(answers) => answers
                     .into_iter()
                     .map(|(key, answer)| (key, answer.map_err(Error::from)))
                     .collect(),
                 Err(error) => {
-                    let error = Error::from(error);
-                    return keys.iter().map(|_| Err(error.clone())).collect();
+                    // Who is not to blame is not to be left alone.
+                    let blamed = sources.get(error.origin()).map(|source| (*source).to_owned());
+                    let others = OriginError::new(error.kind(), error.origin(), error.message());
+                    let (error, others) = (Error::from(error), Error::from(others));
+                    let of = |key: &Key| match &blamed {
+                        Some(blamed) if blamed != key.source() => others.clone(),
+                        _ => error.clone(),
+                    };
+                    return keys.iter().map(|key| Err(of(key))).collect();
                 }
             };
             let answer = |key| answers.remove(key).unwrap_or_else(|| Err(no_answer(key)));

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::{
     Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, asking::Asker, fly::no_answer,
-    read::one, reads::Reads,
+    load::urgency_of, read::one, reads::Reads,
 };
 
 /// Most calls that one call of `request_many` has under way; a source's own limits may be lower.
@@ -160,11 +160,9 @@ impl Way {
             Err(error) => return loads.iter().map(|_| Err(error.clone())).collect(),
         };
         let count = loads.len();
-        let answers = match (&self.asker, contexts.first()) {
-            (Some(asker), Some(first)) => {
-                asker.ask(first.urgency, || call(&**origin, loads.clone())).await
-            }
-            _ => call(&**origin, loads).await,
+        let answers = match &self.asker {
+            Some(asker) => asker.ask(urgency_of(contexts), || call(&**origin, loads.clone())).await,
+            None => call(&**origin, loads).await,
         };
         match answers {
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),

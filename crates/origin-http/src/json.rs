@@ -78,7 +78,7 @@ pub(crate) fn without(document: &RawValue, pointers: &[Pointer]) -> Option<Strin
     // The outer one first of those that begin at one place.
     places.sort_by_key(|place| (place.start, Reverse(place.end)));
     let (text, mut kept, mut end) = (document.get(), String::new(), 0);
-    for place in places.into_iter() {
+    for place in places {
         // What is in one that has gone has gone with it.
         if place.start < end {
             continue;

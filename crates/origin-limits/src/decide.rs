@@ -51,12 +51,30 @@ fn span(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Decides about one call.
-///
-/// What lies further in the future than it can is a trace of a clock that has been set back since:
-/// it counts from now on, so that it blocks for one window at most.
+impl Seen {
+    /// What lies further in the future than it can is a trace of a clock that has been set back since:
+    /// it counts from now on, so that it blocks for one interval or pause at most, if whoever keeps it
+    /// keeps what it is now. Whether anything was.
+    pub(crate) fn settle(&mut self, limits: &Limits, now: i64) -> bool {
+        let before = *self;
+        self.paused_until = self.paused_until.min(now.saturating_add(micros(LONGEST_PAUSE)));
+        if let Some((_, ahead)) = spacing(limits) {
+            self.due = self.due.min(now.saturating_add(ahead));
+        }
+        *self != before
+    }
+}
+
+/// Between two calls, and how far ahead of an even row of calls bursts may be.
+fn spacing(limits: &Limits) -> Option<(i64, i64)> {
+    let rate = limits.rate?;
+    let interval = micros(rate.per) / i64::from(rate.count);
+    Some((interval, interval.saturating_mul(i64::from(limits.burst))))
+}
+
+/// Decides about one call, when what was seen has been settled.
 pub(crate) fn decide(limits: &Limits, now: i64, seen: &Seen) -> Decision {
-    let paused = seen.paused_until.saturating_sub(now).min(micros(LONGEST_PAUSE));
+    let paused = seen.paused_until.saturating_sub(now);
     if paused > 0 {
         return Decision::Paused(span(paused));
     }
@@ -64,12 +82,10 @@ pub(crate) fn decide(limits: &Limits, now: i64, seen: &Seen) -> Decision {
         let resets = blocking.min(now).saturating_add(micros(quota.per)).saturating_sub(now);
         return Decision::Full(span(resets.max(1)));
     }
-    let due = match limits.rate {
+    let due = match spacing(limits) {
         None => seen.due,
-        Some(rate) => {
-            let interval = micros(rate.per) / i64::from(rate.count);
-            let ahead = interval.saturating_mul(i64::from(limits.burst));
-            let due = seen.due.clamp(now, now.saturating_add(ahead));
+        Some((interval, ahead)) => {
+            let due = seen.due.max(now);
             let early = due - now - (ahead - interval);
             if early > 0 {
                 return Decision::Wait(span(early));
@@ -130,13 +146,17 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_blocks_for_one_interval_and_one_window_at_most() {
         let limits = rate(1, 1);
-        let seen = Seen { due: 9_000 * SECOND, ..Seen::default() };
+        let mut seen = Seen { due: 9_000 * SECOND, ..Seen::default() };
+        assert!(seen.settle(&limits, SECOND));
         assert_eq!(decide(&limits, SECOND, &seen), Decision::Wait(Duration::from_secs(1)));
+        assert!(!seen.settle(&limits, 2 * SECOND), "it is as it was left");
+        assert!(matches!(decide(&limits, 2 * SECOND, &seen), Decision::Go { .. }));
         let quota = Some(Rate { count: 1, per: Duration::from_secs(10) });
         let limits = Limits { quota, ..Limits::default() };
         let seen = Seen { blocking: Some(9_000 * SECOND), used: 1, ..Seen::default() };
         assert_eq!(decide(&limits, SECOND, &seen), Decision::Full(Duration::from_secs(10)));
-        let seen = Seen { paused_until: i64::MAX, ..Seen::default() };
+        let mut seen = Seen { paused_until: i64::MAX, ..Seen::default() };
+        seen.settle(&limits, SECOND);
         assert_eq!(decide(&limits, SECOND, &seen), Decision::Paused(LONGEST_PAUSE));
     }
 

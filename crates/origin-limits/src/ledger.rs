@@ -98,17 +98,25 @@ impl Ledger {
     }
 
     pub(crate) fn take(&self, source: &str, limits: &Limits, urgency: Urgency) -> Decision {
-        let now = (self.now.0)();
         let mut memory = self.memory();
+        // Time is read when nobody else can count a call any more: an earlier one would be in the past of
+        // calls that are counted already.
+        let now = || (self.now.0)();
         #[cfg(feature = "sqlite")]
-        if let Some(decision) = self.filed(|file| file.take(source, limits, urgency, now)) {
-            // For when the file fails.
-            if matches!(decision, Decision::Go { .. }) {
-                memory.note(source, limits, now);
+        if self.file.is_some() {
+            // The file does not know of calls that were made while it could not be used.
+            if let Some(full) = memory.is_full(source, limits, urgency, now()) {
+                return full;
             }
-            return decision;
+            if let Some(decision) = self.filed(|file| file.take(source, limits, urgency, now())) {
+                // For when the file fails.
+                if matches!(decision, Decision::Go { .. }) {
+                    memory.note(source, limits, now());
+                }
+                return decision;
+            }
         }
-        memory.take(source, limits, urgency, now)
+        memory.take(source, limits, urgency, now())
     }
 
     pub(crate) fn pause(&self, source: &str, pause: Duration) {
@@ -120,17 +128,17 @@ impl Ledger {
 
     /// Calls in the quota's window, and until when it is used up.
     pub(crate) fn used(&self, source: &str, limits: &Limits) -> (u32, Option<Duration>) {
-        let now = (self.now.0)();
+        let now = || (self.now.0)();
         let urgency = Urgency::Foreground;
+        let mut memory = self.memory();
+        let mut seen = memory.look(source, limits, urgency, now());
         #[cfg(feature = "sqlite")]
-        let filed = self.filed(|file| file.look(source, limits, urgency, now));
-        let look = || self.memory().look(source, limits, urgency, now);
-        #[cfg(feature = "sqlite")]
-        let seen = filed.unwrap_or_else(look);
-        #[cfg(not(feature = "sqlite"))]
-        let seen = look();
+        if let Some(filed) = self.filed(|file| file.look(source, limits, urgency, now())) {
+            seen = if filed.used < seen.used { seen } else { filed };
+        }
+        drop(memory);
         let unpaused = Seen { paused_until: 0, ..seen };
-        let resets = match decide::decide(limits, now, &unpaused) {
+        let resets = match decide::decide(limits, now(), &unpaused) {
             Decision::Full(resets) => Some(resets),
             _ => None,
         };

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use crate::{
     ledger::Ledger,
-    limiter::{Limiter, Permit, Refusal, Usage},
+    limiter::{Denied, Limiter, Permit, Refusal, Usage},
 };
 
 /// At most so many calls in so long.

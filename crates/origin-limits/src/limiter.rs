@@ -39,6 +39,15 @@ pub enum Refusal {
     },
 }
 
+/// Why there is no leave for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied<E> {
+    /// Its limits do not allow it.
+    Refused(Refusal),
+    /// It is not wanted any more; nothing was counted.
+    Unwanted(E),
+}
+
 /// How much of its quota a source has used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -79,16 +88,37 @@ impl Limiter {
 
     /// Waits until a call may be made, and counts it.
     ///
-    /// Foreground calls of this process go before background ones; those of other processes come in
-    /// between. Cancel safe: a call is counted only when this has returned, but for the instant
-    /// between its being counted and the return.
-    ///
     /// # Errors
     /// [`Refusal`], at once, if it would have to wait for the end of a quota or of a pause.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn acquire(&self, urgency: Urgency) -> Result<Permit, Refusal> {
+        match self.acquire_if(urgency, || Ok::<(), std::convert::Infallible>(())).await {
+            Ok((permit, ())) => Ok(permit),
+            Err(Denied::Refused(refusal)) => Err(refusal),
+            Err(Denied::Unwanted(never)) => match never {},
+        }
+    }
+
+    /// Waits until a call may be made, and counts it if it is wanted then: `wanted` is asked when the
+    /// call is next, maybe several times, and what it gives before the last time is dropped.
+    ///
+    /// Foreground calls of this process go before background ones; those of other processes come in
+    /// between. Cancel safe: a call is counted only when this has returned, but for the instant
+    /// between its being counted and the return.
+    ///
+    /// # Errors
+    /// [`Denied`]: what `wanted` says, or at once, if it would have to wait for the end of a quota or of
+    /// a pause.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn acquire_if<T, E>(
+        &self,
+        urgency: Urgency,
+        wanted: impl Fn() -> Result<T, E>,
+    ) -> Result<(Permit, T), Denied<E>> {
         let place = self.turns.queue(urgency).await;
         loop {
             let turn = place.turn().await;
@@ -98,9 +128,11 @@ impl Limiter {
                 permit = self.slot() => permit,
             };
             loop {
-                let Some(wait) = self.pass(urgency).await? else {
-                    return Ok(Permit { _under_way: under_way });
+                let given = wanted().map_err(Denied::Unwanted)?;
+                let Some(wait) = self.pass(urgency).await.map_err(Denied::Refused)? else {
+                    return Ok((Permit { _under_way: under_way }, given));
                 };
+                drop(given);
                 // Nothing is taken ahead: who gives way now, or is dropped, loses nothing.
                 tokio::select! {
                     biased;

@@ -51,6 +51,7 @@ impl Memory {
         now: i64,
     ) -> Seen {
         let page = self.page(source);
+        page.seen.settle(limits, now);
         let Some((since, allowance)) = window(limits, urgency, now) else {
             return Seen { used: 0, blocking: None, ..page.seen };
         };
@@ -70,6 +71,7 @@ impl Memory {
     #[cfg(feature = "sqlite")]
     pub(crate) fn note(&mut self, source: &str, limits: &Limits, now: i64) {
         let page = self.page(source);
+        page.seen.settle(limits, now);
         if limits.quota.is_some() {
             page.calls.push_back(now);
         }
@@ -78,6 +80,20 @@ impl Memory {
         {
             page.seen.due = due;
         }
+    }
+
+    /// Until when the quota is used up by the calls that this process knows of.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_full(
+        &mut self,
+        source: &str,
+        limits: &Limits,
+        urgency: Urgency,
+        now: i64,
+    ) -> Option<Decision> {
+        let Seen { used, blocking, .. } = self.look(source, limits, urgency, now);
+        blocking?;
+        Some(decide(limits, now, &Seen { used, blocking, ..Seen::default() }))
     }
 
     pub(crate) fn pause(&mut self, source: &str, until: i64) {

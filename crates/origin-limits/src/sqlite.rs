@@ -46,8 +46,30 @@ CREATE TABLE calls(
 #[derive(Debug)]
 pub(crate) struct File {
     path: PathBuf,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Opened>>,
     failing: AtomicBool,
+}
+
+/// A connection, and which file it is to.
+#[derive(Debug)]
+struct Opened {
+    connection: Connection,
+    identity: Option<Identity>,
+}
+
+/// What tells a file from another one of its name.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
+}
+
+/// Files that are open cannot be replaced here.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<Identity> {
+    path.exists().then_some((0, 0))
 }
 
 /// The file, locked against other processes.
@@ -85,12 +107,14 @@ impl File {
     pub(crate) fn with<T>(&self, work: impl Fn(&mut Book<'_>) -> rusqlite::Result<T>) -> Option<T> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = self.attempt(&mut connection, &work);
+        let mut damaged = None;
         if done.as_ref().is_err_and(Failure::is_damage) {
             // Another process may have dealt with it.
             *connection = None;
+            damaged = identity(&self.path);
             done = self.attempt(&mut connection, &work);
         }
-        if done.as_ref().is_err_and(Failure::is_damage) {
+        if done.as_ref().is_err_and(Failure::is_damage) && damaged == identity(&self.path) {
             *connection = None;
             match set_aside(&self.path) {
                 Ok(aside) => {
@@ -129,15 +153,18 @@ impl File {
 
     fn attempt<T>(
         &self,
-        connection: &mut Option<Connection>,
+        opened: &mut Option<Opened>,
         work: impl Fn(&mut Book<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Failure> {
-        // One that was taken away and made anew by another process is another file.
-        if connection.is_none() || !self.path.exists() {
-            *connection = Some(open(&self.path)?);
+        // One that was taken away, and may have been made anew by another process, is another file.
+        let there = identity(&self.path);
+        if opened.as_ref().is_none_or(|opened| there.is_none() || opened.identity != there) {
+            let connection = open(&self.path)?;
+            *opened = Some(Opened { connection, identity: identity(&self.path) });
         }
-        let Some(connection) = connection else { return Err(Failure::Foreign) };
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Some(opened) = opened else { return Err(Failure::Foreign) };
+        let transaction =
+            opened.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut book = Book(transaction);
         let done = work(&mut book)?;
         book.0.commit()?;
@@ -195,7 +222,13 @@ impl Book<'_> {
             };
             Ok((row.get::<_, i64>(0)?, seen))
         });
-        let Some((next, seen)) = found.optional()? else { return Ok(Seen::default()) };
+        let Some((next, mut seen)) = found.optional()? else { return Ok(Seen::default()) };
+        if seen.settle(limits, now) {
+            self.0.execute(
+                "UPDATE sources SET due = ?2, paused_until = ?3 WHERE name = ?1",
+                params![source, seen.due, seen.paused_until],
+            )?;
+        }
         let Some((since, allowance)) = window(limits, urgency, now) else { return Ok(seen) };
         self.tidy(source, since, now)?;
         let mut oldest = self

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use origin_limits::{Ledger, Limiter, Limits, Refusal, Urgency};
+use origin_limits::{Denied, Ledger, Limiter, Limits, Refusal, Urgency};
 use proptest::prelude::*;
 
 const SECOND: i64 = 1_000_000;
@@ -208,4 +208,88 @@ fn senseless_limits_are_refused() {
     assert!(refused(limits().quota(9, Duration::MAX)).contains("366"));
     assert!(refused(limits().reserve(1.0)).contains("share"));
     assert!(refused(limits().reserve(f64::NAN)).contains("share"));
+}
+
+#[test]
+fn a_clock_that_was_set_back_blocks_for_an_interval_or_a_pause_and_not_until_it_has_caught_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits::default().rate(1, Duration::from_millis(400));
+    for name in ["", "calls.db"] {
+        let hands = Hands::at(10_000_000);
+        let ledger = || match name {
+            "" => Ledger::in_memory(),
+            file => Ledger::at(dir.path().join(file)),
+        };
+        let one = limiter(&limits, &hands.of(ledger()));
+        let go = || runtime().block_on(one.acquire(Urgency::Foreground));
+        assert!(go().is_ok());
+        hands.advance(-5_000_000 * SECOND);
+        // Time stands still until the call has been found to be too early.
+        let moved = hands.clone();
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            moved.advance(SECOND);
+        });
+        let began = std::time::Instant::now();
+        let waited = runtime().block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), one.acquire(Urgency::Foreground)).await
+        });
+        assert!(waited.unwrap().is_ok(), "{name}: {:?}", began.elapsed());
+        later.join().unwrap();
+
+        hands.advance(20_000_000 * SECOND);
+        runtime().block_on(one.pause(Duration::from_hours(24)));
+        hands.advance(-5_000_000 * SECOND);
+        assert!(matches!(go(), Err(Refusal::Paused { .. })));
+        hands.advance(24 * 3_600 * SECOND);
+        assert!(go().is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_another_has_put_in_its_place_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("calls.db");
+    let hands = Hands::at(1_000);
+    let limits = quota(3, 60);
+    let through = |one: &Limiter| runtime().block_on(one.acquire(Urgency::Foreground)).is_ok();
+    let one = limiter(&limits, &hands.of(Ledger::at(&path)));
+    assert!(through(&one));
+    for name in ["calls.db", "calls.db-wal", "calls.db-shm"] {
+        std::fs::rename(dir.path().join(name), dir.path().join(format!("{name}.old"))).unwrap();
+    }
+    let other = limiter(&limits, &hands.of(Ledger::at(&path)));
+    assert!(through(&other) && through(&other), "in the new file");
+    assert!(through(&one), "the last");
+    assert!(!through(&one) && !through(&other));
+}
+
+#[test]
+fn calls_that_were_made_without_the_file_count_when_it_works_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("place");
+    std::fs::write(&place, "no directory").unwrap();
+    let hands = Hands::at(1_000);
+    let one = limiter(&quota(2, 60), &hands.of(Ledger::at(place.join("calls.db"))));
+    let through = || runtime().block_on(one.acquire(Urgency::Foreground)).is_ok();
+    assert!(through() && through());
+    std::fs::remove_file(&place).unwrap();
+    assert!(!through(), "the file knows of none");
+    let usage = runtime().block_on(one.usage()).unwrap();
+    assert_eq!((usage.used, usage.resets_in), (2, Some(Duration::from_mins(1))));
+    hands.advance(60 * SECOND);
+    assert!(through() && place.join("calls.db").exists());
+}
+
+#[test]
+fn what_is_not_wanted_when_its_turn_comes_does_not_count() {
+    let hands = Hands::at(1_000);
+    let one = limiter(&quota(1, 60), &hands.of(Ledger::in_memory()));
+    let ask = |wanted: Result<&'static str, &'static str>| {
+        let given = runtime().block_on(one.acquire_if(Urgency::Foreground, || wanted));
+        given.map(|(_permit, given)| given)
+    };
+    assert_eq!(ask(Err("no more")), Err(Denied::Unwanted("no more")));
+    assert_eq!(ask(Ok("yes")), Ok("yes"));
+    assert!(matches!(ask(Ok("yes")), Err(Denied::Refused(Refusal::Quota { .. }))));
 }

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 
 use super::{DateRange, Part, Run, Series, SeriesHit, plan::Plan};
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadOptions, Urgency, asking::Asker, guard::Guard, note::By,
-    reads::Reads,
+    Cache, Error, Hit, LoadContext, ReadOptions, asking::Asker, guard::Guard, load::urgency_of,
+    note::By, reads::Reads,
 };
 
 impl Cache {
@@ -169,7 +169,7 @@ where
         let answer = match plan.request(first, last) {
             Err(problem) => Err(Error::Series { name: source.to_owned(), problem }),
             Ok((range, request)) => {
-                let urgency = contexts.first().map_or_else(Urgency::default, |one| one.urgency);
+                let urgency = urgency_of(&contexts);
                 let run =
                     || load(Run { request: request.clone(), range, chunks: contexts.clone() });
                 let loaded = match asker {
