@@ -4,6 +4,7 @@
 
 mod answers;
 mod batches;
+mod clients;
 mod limits;
 mod ranges;
 mod retries;

@@ -35,7 +35,7 @@ pub use escape::Escaped;
 pub use journal::{Change, Changes, Follower, Journal, Lease};
 pub use key::{AsKey, Key, MAX_KEY_BYTES};
 pub use key_builder::{Geography, KeyBuilder};
-pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl};
+pub use origin::{Answer, Load, Loaded, Origin, OriginError, OriginErrorKind, Ttl, origin_fn};
 pub use request::Request;
 pub use stamp::{Stamp, StampClock};
 pub use tier::{

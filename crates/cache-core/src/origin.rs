@@ -270,6 +270,43 @@ impl OriginError {
     }
 }
 
+/// An origin that answers each load by a call of `load`.
+///
+/// ```
+/// use cache_core::{Loaded, origin_fn};
+///
+/// let origin = origin_fn(async |load| {
+///     let market = load.request.value("market").unwrap_or_default();
+///     Ok(Loaded::new(format!("what is known of {market}")))
+/// });
+/// ```
+pub fn origin_fn<F, Fut>(load: F) -> impl Origin
+where
+    F: Fn(Load) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+{
+    OriginFn(load)
+}
+
+struct OriginFn<F>(F);
+
+impl<F> fmt::Debug for OriginFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OriginFn")
+    }
+}
+
+#[async_trait]
+impl<F, Fut> Origin for OriginFn<F>
+where
+    F: Fn(Load) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Loaded, OriginError>> + Send + 'static,
+{
+    async fn load(&self, load: Load) -> Result<Loaded, OriginError> {
+        (self.0)(load).await
+    }
+}
+
 /// Where a missing value comes from: an HTTP API, a data base, a file, anything.
 #[async_trait]
 pub trait Origin: fmt::Debug + Send + Sync + 'static {

@@ -88,7 +88,7 @@ pub use cache_core::{
     Filter, Freshness, Geography, Inspect, InvalidTag, KeptDictionary, Key, KeyBuilder, Load,
     Loaded, Origin, OriginError, OriginErrorKind, Problem, ProblemKind, PutOutcome, Request,
     Selector, SourceUsage, Stamp, Summary, SyncTier, SystemClock, Tag, Tier, Timestamp, Ttl, Usage,
-    Validation,
+    Validation, origin_fn,
 };
 
 pub use crate::{
