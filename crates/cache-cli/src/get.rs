@@ -41,7 +41,10 @@ pub(crate) async fn run(global: &Global, args: &GetArgs) -> Result<Exit, Failure
     // First the answer, then the wait until it is stored.
     let printed = answer.map_err(Failure::from).and_then(|hit| {
         match global.format {
-            Format::Json => print_document(&request.key(), &args.source, market, &hit)?,
+            Format::Json => {
+                let now = cache.source_version(&args.source);
+                print_document(&request.key(), &args.source, market, &hit, now.as_deref())?;
+            }
             Format::Table => print_value(&hit)?,
         }
         Ok(hit)
@@ -117,6 +120,11 @@ struct Document<'a> {
     revalidated: bool,
     content_type: Option<&'a str>,
     etag: Option<&'a str>,
+    source_last_modified: Option<&'a str>,
+    /// Version of the data that the value was made from.
+    version: Option<&'a str>,
+    /// Version that the source has now, as far as that is known.
+    source_version: Option<&'a str>,
     size_bytes: usize,
     value: Option<Value<'a>>,
 }
@@ -129,7 +137,13 @@ enum Value<'a> {
     Text(&'a str),
 }
 
-fn print_document(key: &Key, source: &str, market: &Market, hit: &Hit) -> Result<(), Failure> {
+fn print_document(
+    key: &Key,
+    source: &str,
+    market: &Market,
+    hit: &Hit,
+    source_version: Option<&str>,
+) -> Result<(), Failure> {
     let text = std::str::from_utf8(hit.value()).map_err(|error| {
         Failure::failed(format!("the value cannot be part of a JSON document: {error}"))
             .hint("without `--format json` it is written as it is")
@@ -150,6 +164,9 @@ fn print_document(key: &Key, source: &str, market: &Market, hit: &Hit) -> Result
         revalidated: hit.is_revalidated(),
         content_type: entry.content_type(),
         etag: entry.etag(),
+        source_last_modified: entry.source_last_modified(),
+        version: entry.version(),
+        source_version,
         size_bytes: text.len(),
         value: (!hit.is_absent())
             .then(|| serde_json::from_str(text).map_or(Value::Text(text), Value::Json)),

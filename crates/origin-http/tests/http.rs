@@ -416,6 +416,21 @@ async fn a_body_that_breaks_off_is_no_answer() {
     }
 }
 
+#[tokio::test]
+async fn a_head_without_end_is_no_answer() {
+    let many = "x-header: value\r\n".repeat(100_000);
+    let long = format!("x-header: {}\r\n", "v".repeat(8 << 20));
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n".repeat(50_000);
+    for sent in [
+        format!("HTTP/1.1 200 OK\r\n{many}\r\nbody"),
+        format!("HTTP/1.1 200 OK\r\n{long}\r\nbody"),
+        early,
+    ] {
+        let error = failure(guarded(raw(sent, Then::Close))).await;
+        assert_eq!(error.kind(), OriginErrorKind::Network, "{error}");
+    }
+}
+
 // Where it leads.
 
 #[tokio::test]
