@@ -7,12 +7,13 @@ use std::{
 };
 
 use cache_core::{Clock, OriginError, OriginErrorKind, Timestamp};
-use origin_limits::{Denied, Ledger, Limiter, LimitsError, Permit, Refusal, Urgency};
+use origin_limits::{Denied, Ledger, Limiter, LimitsError, Permit, Refusal};
 use tokio::time::Instant;
 
 use crate::{
     OriginOptions, RetryOptions,
     breaker::{Breaker, Change, Ticket},
+    load::{Terms, stopped},
 };
 
 /// Asks the origin of one source.
@@ -76,23 +77,23 @@ impl Asker {
     /// Makes one call when its turn has come.
     pub(crate) async fn once<T>(
         &self,
-        urgency: Urgency,
+        terms: &Terms,
         call: impl Future<Output = Result<T, OriginError>>,
     ) -> Result<T, OriginError> {
-        let leave = self.leave(urgency).await?;
+        let leave = self.leave(terms).await?;
         self.watched(leave, call).await
     }
 
     /// Makes a call when its turn has come, and again as the options say.
     pub(crate) async fn ask<T, Fut>(
         &self,
-        urgency: Urgency,
+        terms: &Terms,
         call: impl Fn() -> Fut,
     ) -> Result<T, OriginError>
     where
         Fut: Future<Output = Result<T, OriginError>>,
     {
-        let leave = self.leave(urgency).await?;
+        let leave = self.leave(terms).await?;
         let began = Instant::now();
         let mut error = match self.watched(leave, call()).await {
             Err(error) => error,
@@ -106,10 +107,20 @@ impl Asker {
             }
             tracing::debug!(source = self.source, calls, ?delay, %error, "the call is made again");
             // Nothing is held meanwhile: others may call.
-            tokio::time::sleep(delay).await;
+            let stopped = async {
+                match &terms.slots {
+                    Some(slots) => slots.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stopped => break,
+                () = tokio::time::sleep(delay) => {}
+            }
             let left = self.retry.budget.saturating_sub(began.elapsed());
             // What the origin said says more than that it is not asked again, or not in time.
-            let Ok(Ok(leave)) = tokio::time::timeout(left, self.leave(urgency)).await else {
+            let Ok(Ok(leave)) = tokio::time::timeout(left, self.leave(terms)).await else {
                 break;
             };
             error = match self.watched(leave, call()).await {
@@ -131,12 +142,14 @@ impl Asker {
     }
 
     /// Leave to make a call, once that is due.
-    pub(crate) async fn leave(&self, urgency: Urgency) -> Result<Leave<'_>, OriginError> {
+    pub(crate) async fn leave(&self, terms: &Terms) -> Result<Leave<'_>, OriginError> {
         // Before its turn, so as not to wait for nothing, and after it: others may have failed.
         drop(self.admitted()?);
-        match self.limiter.acquire_if(urgency, || self.admitted()).await {
+        let Terms { urgency, slots } = terms;
+        match self.limiter.acquire_if(*urgency, slots.as_ref(), || self.admitted()).await {
             Ok((permit, admitted)) => Ok(Leave { permit: Some(permit), admitted }),
             Err(Denied::Unwanted(tripped)) => Err(tripped),
+            Err(Denied::Closed) => Err(stopped(&self.source)),
             Err(Denied::Refused(refusal)) => Err(self.refused(refusal)),
         }
     }

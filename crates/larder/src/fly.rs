@@ -453,6 +453,7 @@ fn contexts(pending: &[Pending], as_of: Stamp) -> Vec<LoadContext> {
         stored: one.stored.clone(),
         policy: Arc::clone(&one.wanted.policy),
         urgency: if one.behind { Urgency::Background } else { one.wanted.urgency },
+        slots: one.wanted.slots.clone(),
     };
     pending.iter().map(context).collect()
 }

@@ -16,7 +16,7 @@ use cache_core::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, StaleReason, Urgency,
+    Error, Hit, Policy, ReadMode, ReadOptions, Removed, SetOptions, Slots, StaleReason, Urgency,
     asking::Asker,
     chain::{Chain, Look, Skip},
     flight::{self, Flights, Part},
@@ -77,6 +77,7 @@ pub(crate) struct Wanted {
     pub(crate) mode: ReadMode,
     pub(crate) allow_stale: bool,
     pub(crate) urgency: Urgency,
+    pub(crate) slots: Option<Slots>,
 }
 
 impl Wanted {
@@ -149,7 +150,8 @@ impl Inner {
             skip = skip.with(at);
         }
         let ReadOptions { mode, allow_stale, urgency, .. } = *options;
-        Ok(Wanted { policy, patched, skip, mode, allow_stale, urgency })
+        let slots = options.slots.clone();
+        Ok(Wanted { policy, patched, skip, mode, allow_stale, urgency, slots })
     }
 
     /// What a call without options wants.
@@ -163,6 +165,7 @@ impl Inner {
             mode: ReadMode::Normal,
             allow_stale: false,
             urgency: Urgency::Foreground,
+            slots: None,
         }
     }
 

@@ -98,7 +98,7 @@ pub use crate::{
     hit::{Hit, ServedBy, StaleReason},
     load::LoadContext,
     origin_options::{
-        Ledger, Limits, LimitsError, OriginOptions, QuotaUsage, Rate, RetryOptions, Urgency,
+        Ledger, Limits, LimitsError, OriginOptions, QuotaUsage, Rate, RetryOptions, Slots, Urgency,
     },
     outcome::{CloseReport, PutReport, ReadMode, ReadOptions, Removed, SetOptions, SetOutcome},
     policy::{Failure, Failures, Policy, PolicyPatch},

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use cache_core::{Entry, Key, Loaded, OriginError, OriginErrorKind, Stamp};
 
+use origin_limits::{Slot, Slots};
+
 use crate::{Policy, Urgency};
 
 /// What a loader may want to know about the load it does.
@@ -23,12 +25,38 @@ pub struct LoadContext {
     pub policy: Arc<Policy>,
     /// Who waits for it.
     pub urgency: Urgency,
+    /// What its call counts towards.
+    pub(crate) slots: Option<Slots>,
 }
 
-/// Who waits for one call that answers all of these: somebody, if somebody does for one of them.
-pub(crate) fn urgency_of(contexts: &[LoadContext]) -> Urgency {
-    let waited_for = contexts.iter().any(|one| one.urgency == Urgency::Foreground);
-    if waited_for || contexts.is_empty() { Urgency::Foreground } else { Urgency::Background }
+/// On which terms a call is made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) urgency: Urgency,
+    pub(crate) slots: Option<Slots>,
+}
+
+impl Terms {
+    /// Those of one call that answers all of these: somebody waits for it, if somebody does for one of
+    /// them.
+    pub(crate) fn of(contexts: &[LoadContext]) -> Self {
+        let waited_for = contexts.iter().any(|one| one.urgency == Urgency::Foreground);
+        let urgency = if waited_for { Urgency::Foreground } else { Urgency::Background };
+        Self { urgency, slots: contexts.first().and_then(|one| one.slots.clone()) }
+    }
+
+    /// A place for a call to a source without limits of its own.
+    pub(crate) async fn slot(&self, source: &str) -> Result<Option<Slot>, OriginError> {
+        match &self.slots {
+            None => Ok(None),
+            Some(slots) => slots.take().await.map(Some).ok_or_else(|| stopped(source)),
+        }
+    }
+}
+
+/// The error of a call that is not made any more.
+pub(crate) fn stopped(source: &str) -> OriginError {
+    OriginError::new(OriginErrorKind::GaveUp, source, "it was stopped before its call was made")
 }
 
 impl LoadContext {

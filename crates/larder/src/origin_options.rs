@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::BreakerOptions;
 
-pub use origin_limits::{Ledger, Limits, LimitsError, Rate, Urgency, Usage as QuotaUsage};
+pub use origin_limits::{Ledger, Limits, LimitsError, Rate, Slots, Urgency, Usage as QuotaUsage};
 
 /// How the chain asks the origin of a source: all loads of the source, whoever brings them.
 ///

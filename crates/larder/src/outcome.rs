@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use cache_core::{Key, PutOutcome, Tag, Ttl};
 
-use crate::{PolicyPatch, Urgency};
+use crate::{PolicyPatch, Slots, Urgency};
 
 /// Where a read looks, and whether it loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +39,9 @@ pub struct ReadOptions {
     pub policy: PolicyPatch,
     /// Who waits for a load: one in the background gives way to others of its source.
     pub urgency: Urgency,
+    /// A bound that its calls count towards, beside those of their sources. A read that finds a load
+    /// under way waits for that, whatever its bound.
+    pub slots: Option<Slots>,
 }
 
 impl ReadOptions {
@@ -84,6 +87,13 @@ impl ReadOptions {
     #[must_use]
     pub fn in_background(mut self) -> Self {
         self.urgency = Urgency::Background;
+        self
+    }
+
+    /// Its calls count towards a bound that other reads have, too.
+    #[must_use]
+    pub fn within(mut self, slots: &Slots) -> Self {
+        self.slots = Some(slots.clone());
         self
     }
 

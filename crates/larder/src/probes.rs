@@ -10,7 +10,7 @@ use std::{
 
 use cache_core::{Key, Loaded, OriginError, OriginErrorKind};
 
-use crate::{Cache, Error, Hit, ReadOptions, Urgency, inner::Inner};
+use crate::{Cache, Error, Hit, ReadOptions, Urgency, inner::Inner, load::Terms};
 
 /// The source under which the answers of probes are stored, so that all who share a tier probe once.
 pub(crate) const SOURCE: &str = "larder-probe";
@@ -80,8 +80,9 @@ impl Cache {
         let options = ReadOptions::default().in_background();
         let hit: Hit = self
             .get_or_load_with(&key, options, move |_context| async move {
+                let terms = Terms { urgency: Urgency::Background, slots: None };
                 let found = match asker {
-                    Some(asker) => asker.ask(Urgency::Background, || origin.probe()).await,
+                    Some(asker) => asker.ask(&terms, || origin.probe()).await,
                     None => origin.probe().await,
                 };
                 // How long this source is to be left alone is no matter of the other sources' probes.

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason, Urgency,
+    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, StaleReason,
     asking::{Asker, under_way},
     fly::no_answer,
-    load::urgency_of,
+    load::Terms,
     reads::Reads,
 };
 
@@ -206,11 +206,14 @@ impl Cache {
     {
         let asker = self.inner.asker(source);
         move |context| -> BoxFuture<'static, _> {
-            let Some(asker) = asker else { return Box::pin(load(context)) };
             // Called inside: no part of a load happens before its turn.
             Box::pin(async move {
-                let urgency = context.urgency;
-                asker.once(urgency, async move { load(context).await }).await
+                let terms = Terms::of(std::slice::from_ref(&context));
+                let Some(asker) = asker else {
+                    let _slot = terms.slot(context.key.source()).await?;
+                    return load(context).await;
+                };
+                asker.once(&terms, async move { load(context).await }).await
             })
         }
     }
@@ -316,14 +319,14 @@ where
 type Answers = Result<Vec<(Key, Result<Loaded, OriginError>)>, OriginError>;
 
 /// One call of a loader that is a call to each of these sources.
-async fn asked<Fut>(askers: &[Arc<Asker>], urgency: Urgency, call: impl FnOnce() -> Fut) -> Answers
+async fn asked<Fut>(askers: &[Arc<Asker>], terms: &Terms, call: impl FnOnce() -> Fut) -> Answers
 where
     Fut: Future<Output = Answers>,
 {
     let mut leaves = Vec::with_capacity(askers.len());
     // In the order of their names: two calls do not wait for each other.
     for asker in askers {
-        leaves.push(asker.leave(urgency).await.map_err(|error| {
+        leaves.push(asker.leave(terms).await.map_err(|error| {
             // The others are not asked to be left alone.
             if askers.len() > 1 { error.with_retry_after(None) } else { error }
         })?);
@@ -355,11 +358,11 @@ where
     |contexts| {
         Box::pin(async move {
             let keys: Vec<Key> = contexts.iter().map(|context| context.key.clone()).collect();
-            let urgency = urgency_of(&contexts);
+            let terms = Terms::of(&contexts);
             let sources: BTreeSet<&str> = keys.iter().map(Key::source).collect();
             let askers: Vec<_> =
                 askers.into_iter().filter(|asker| sources.contains(asker.source())).collect();
-            let answers = asked(&askers, urgency, || load(contexts)).await;
+            let answers = asked(&askers, &terms, || load(contexts)).await;
             let mut answers: HashMap<Key, Result<Loaded, Error>> = match answers {
                 Ok(answers) => answers
                     .into_iter()

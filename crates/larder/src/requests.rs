@@ -9,8 +9,8 @@ use cache_core::{Key, Load, Loaded, Origin, OriginError, Request};
 use futures_util::{StreamExt, stream};
 
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadMode, ReadOptions, asking::Asker, fly::no_answer,
-    load::urgency_of, read::one, reads::Reads,
+    Cache, Error, Hit, Limits, LoadContext, ReadMode, ReadOptions, asking::Asker, fly::no_answer,
+    load::Terms, read::one, reads::Reads,
 };
 
 /// Most calls that one call of `request_many` has under way; a source's own limits may be lower.
@@ -62,10 +62,14 @@ impl Cache {
         let request = request.clone();
         let asker = self.inner.asker(request.source());
         let load = move |context: LoadContext| async move {
+            let terms = Terms::of(std::slice::from_ref(&context));
             let load = Load::new(request).with_stored(context.stored);
             match asker {
-                None => origin.load(load).await,
-                Some(asker) => asker.ask(context.urgency, || origin.load(load.clone())).await,
+                None => {
+                    let _slot = terms.slot(load.request.source()).await?;
+                    origin.load(load).await
+                }
+                Some(asker) => asker.ask(&terms, || origin.load(load.clone())).await,
             }
         };
         self.read(&key, tags, options, one(load)).await
@@ -132,6 +136,59 @@ impl Cache {
         Ok(reads.answers(&self.inner))
     }
 
+    /// How requests are best asked together: the places of those that one call answers, each place
+    /// once. Those of one source only, and those for ranges of time on their own.
+    pub fn batches(&self, requests: &[Request]) -> Vec<Vec<usize>> {
+        let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        for (place, request) in requests.iter().enumerate() {
+            #[cfg(feature = "series")]
+            if self.inner.is_ranged(request) {
+                batches.push(vec![place]);
+                continue;
+            }
+            by_source.entry(request.source()).or_default().push(place);
+        }
+        for (source, places) in by_source {
+            let Ok(origin) = self.inner.origin(source) else {
+                batches.extend(places.into_iter().map(|place| vec![place]));
+                continue;
+            };
+            let asked: Vec<Request> = places.iter().map(|at| requests[*at].clone()).collect();
+            let placed = |group: Vec<usize>| -> Vec<usize> {
+                group.into_iter().filter_map(|at| places.get(at).copied()).collect()
+            };
+            batches.extend(origin.groups(&asked).into_iter().map(placed));
+        }
+        batches.sort_unstable_by_key(|batch| batch.first().copied());
+        batches
+    }
+
+    /// Calls to origins that requests need which are not stored: one for each of
+    /// [`Cache::batches`], and for a range as many as its missing chunks take.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    pub async fn calls_for(&self, requests: &[Request]) -> Result<usize, Error> {
+        let mut calls = 0;
+        for batch in self.batches(requests) {
+            #[cfg(feature = "series")]
+            if let [only] = *batch
+                && let Some((series, range)) = self.inner.range_of(&requests[only])?
+            {
+                calls += self.calls_for_range(series, &requests[only], range).await?;
+                continue;
+            }
+            calls += usize::from(!batch.is_empty());
+        }
+        Ok(calls)
+    }
+
+    /// What the calls of a source have to keep; `None` if there is nothing.
+    pub fn limits(&self, source: &str) -> Option<Limits> {
+        self.inner.asker(source).map(|asker| asker.limiter().limits().clone())
+    }
+
     /// The question that the origin of `source` answers about something described by `values`, a
     /// market for example.
     ///
@@ -160,9 +217,16 @@ impl Way {
             Err(error) => return loads.iter().map(|_| Err(error.clone())).collect(),
         };
         let count = loads.len();
+        let terms = Terms::of(contexts);
         let answers = match &self.asker {
-            Some(asker) => asker.ask(urgency_of(contexts), || call(&**origin, loads.clone())).await,
-            None => call(&**origin, loads).await,
+            Some(asker) => asker.ask(&terms, || call(&**origin, loads.clone())).await,
+            None => {
+                let source = contexts.first().map_or("", |context| context.key.source());
+                match terms.slot(source).await {
+                    Ok(_slot) => call(&**origin, loads).await,
+                    Err(stopped) => Err(stopped),
+                }
+            }
         };
         match answers {
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),

@@ -131,11 +131,12 @@ impl Ledger {
         let now = || (self.now.0)();
         let urgency = Urgency::Foreground;
         let mut memory = self.memory();
-        let mut seen = memory.look(source, limits, urgency, now());
+        let seen = memory.look(source, limits, urgency, now());
         #[cfg(feature = "sqlite")]
-        if let Some(filed) = self.filed(|file| file.look(source, limits, urgency, now())) {
-            seen = if filed.used < seen.used { seen } else { filed };
-        }
+        let seen = match self.filed(|file| file.look(source, limits, urgency, now())) {
+            Some(filed) if filed.used >= seen.used => filed,
+            _ => seen,
+        };
         drop(memory);
         let unpaused = Seen { paused_until: 0, ..seen };
         let resets = match decide::decide(limits, now(), &unpaused) {

@@ -11,6 +11,7 @@ mod decide;
 mod ledger;
 mod limiter;
 mod memory;
+mod slots;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod turns;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use crate::{
     ledger::Ledger,
     limiter::{Denied, Limiter, Permit, Refusal, Usage},
+    slots::{Slot, Slots},
 };
 
 /// At most so many calls in so long.

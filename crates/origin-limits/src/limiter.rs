@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{Ledger, Limits, LimitsError, Urgency, decide::Decision, turns::Turns};
+use crate::{Ledger, Limits, LimitsError, Slot, Slots, Urgency, decide::Decision, turns::Turns};
 
 /// Lets the calls of one source through, each when it is due.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Limiter {
 #[must_use = "a call is under way as long as its permit is held"]
 pub struct Permit {
     _under_way: Option<OwnedSemaphorePermit>,
+    _slot: Option<Slot>,
 }
 
 /// Why a call may not be made now, and waiting for it is too long.
@@ -44,6 +45,8 @@ pub enum Refusal {
 pub enum Denied<E> {
     /// Its limits do not allow it.
     Refused(Refusal),
+    /// Its slots are closed; nothing was counted.
+    Closed,
     /// It is not wanted any more; nothing was counted.
     Unwanted(E),
 }
@@ -60,6 +63,14 @@ pub struct Usage {
     pub window: Duration,
     /// If it is used up, until it lets a call through.
     pub resets_in: Option<Duration>,
+}
+
+/// A slot if there are any; never one of those that are closed.
+async fn slot_of(slots: Option<&Slots>) -> Option<Slot> {
+    match slots?.take().await {
+        None => std::future::pending().await,
+        slot => slot,
+    }
 }
 
 impl Limiter {
@@ -94,31 +105,52 @@ impl Limiter {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn acquire(&self, urgency: Urgency) -> Result<Permit, Refusal> {
-        match self.acquire_if(urgency, || Ok::<(), std::convert::Infallible>(())).await {
+        let wanted = || Ok::<(), std::convert::Infallible>(());
+        match self.acquire_when(urgency, &wanted, None).await? {
             Ok((permit, ())) => Ok(permit),
-            Err(Denied::Refused(refusal)) => Err(refusal),
-            Err(Denied::Unwanted(never)) => match never {},
+            Err(never) => match never {},
         }
     }
 
-    /// Waits until a call may be made, and counts it if it is wanted then: `wanted` is asked when the
-    /// call is next, maybe several times, and what it gives before the last time is dropped.
+    /// Waits until a call may be made, also by `slots`, and counts it if it is wanted then: `wanted` is
+    /// asked when the call is next, maybe several times, and what it gives before the last time is
+    /// dropped.
     ///
     /// Foreground calls of this process go before background ones; those of other processes come in
     /// between. Cancel safe: a call is counted only when this has returned, but for the instant
     /// between its being counted and the return.
     ///
     /// # Errors
-    /// [`Denied`]: what `wanted` says, or at once, if it would have to wait for the end of a quota or of
-    /// a pause.
+    /// [`Denied`]: what `wanted` says; once the slots are closed; and at once, if it would have to wait for
+    /// the end of a quota or of a pause.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn acquire_if<T, E>(
         &self,
         urgency: Urgency,
+        slots: Option<&Slots>,
         wanted: impl Fn() -> Result<T, E>,
     ) -> Result<(Permit, T), Denied<E>> {
+        let acquired = self.acquire_when(urgency, &wanted, slots);
+        let acquired = match slots {
+            None => acquired.await,
+            Some(slots) => tokio::select! {
+                biased;
+                () = slots.closed() => return Err(Denied::Closed),
+                acquired = acquired => acquired,
+            },
+        };
+        acquired.map_err(Denied::Refused)?.map_err(Denied::Unwanted)
+    }
+
+    /// Waits for ever if the slots are closed.
+    async fn acquire_when<T, E>(
+        &self,
+        urgency: Urgency,
+        wanted: &impl Fn() -> Result<T, E>,
+        slots: Option<&Slots>,
+    ) -> Result<Result<(Permit, T), E>, Refusal> {
         let place = self.turns.queue(urgency).await;
         loop {
             let turn = place.turn().await;
@@ -128,11 +160,20 @@ impl Limiter {
                 permit = self.slot() => permit,
             };
             loop {
-                let given = wanted().map_err(Denied::Unwanted)?;
-                let Some(wait) = self.pass(urgency).await.map_err(Denied::Refused)? else {
-                    return Ok((Permit { _under_way: under_way }, given));
+                // Not held while this waits for its source: others may use it.
+                let slot = tokio::select! {
+                    biased;
+                    () = place.must_give_way() => break,
+                    slot = slot_of(slots) => slot,
                 };
-                drop(given);
+                let given = match wanted() {
+                    Ok(given) => given,
+                    Err(unwanted) => return Ok(Err(unwanted)),
+                };
+                let Some(wait) = self.pass(urgency).await? else {
+                    return Ok(Ok((Permit { _under_way: under_way, _slot: slot }, given)));
+                };
+                drop((given, slot));
                 // Nothing is taken ahead: who gives way now, or is dropped, loses nothing.
                 tokio::select! {
                     biased;

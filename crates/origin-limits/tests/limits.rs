@@ -286,7 +286,7 @@ fn what_is_not_wanted_when_its_turn_comes_does_not_count() {
     let hands = Hands::at(1_000);
     let one = limiter(&quota(1, 60), &hands.of(Ledger::in_memory()));
     let ask = |wanted: Result<&'static str, &'static str>| {
-        let given = runtime().block_on(one.acquire_if(Urgency::Foreground, || wanted));
+        let given = runtime().block_on(one.acquire_if(Urgency::Foreground, None, || wanted));
         given.map(|(_permit, given)| given)
     };
     assert_eq!(ask(Err("no more")), Err(Denied::Unwanted("no more")));

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::{DateRange, Part, Run, Series, SeriesHit, plan::Plan};
 use crate::{
-    Cache, Error, Hit, LoadContext, ReadOptions, asking::Asker, guard::Guard, load::urgency_of,
+    Cache, Error, Hit, LoadContext, ReadOptions, asking::Asker, guard::Guard, load::Terms,
     note::By, reads::Reads,
 };
 
@@ -169,12 +169,15 @@ where
         let answer = match plan.request(first, last) {
             Err(problem) => Err(Error::Series { name: source.to_owned(), problem }),
             Ok((range, request)) => {
-                let urgency = urgency_of(&contexts);
+                let terms = Terms::of(&contexts);
                 let run =
                     || load(Run { request: request.clone(), range, chunks: contexts.clone() });
                 let loaded = match asker {
-                    None => run().await,
-                    Some(asker) => asker.ask(urgency, run).await,
+                    None => match terms.slot(source).await {
+                        Ok(_slot) => run().await,
+                        Err(stopped) => Err(stopped),
+                    },
+                    Some(asker) => asker.ask(&terms, run).await,
                 };
                 loaded.map_err(Error::from).and_then(|loaded| {
                     plan.join.split(&loaded, &chunks).map_err(|why| malformed(source, &why))

@@ -3,7 +3,7 @@
 use cache_core::{Load, OriginError, OriginErrorKind, Request};
 use futures_util::{StreamExt, stream};
 
-use super::{DateRange, Run, Series};
+use super::{DateRange, Run, Series, plan::Plan};
 use crate::{Cache, Error, Hit, ReadMode, ReadOptions, inner::Inner, requests::MOST_AT_ONCE};
 
 impl Cache {
@@ -43,6 +43,22 @@ impl Cache {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Calls that the missing chunks of a range take.
+    pub(crate) async fn calls_for_range(
+        &self,
+        series: &Series,
+        request: &Request,
+        range: DateRange,
+    ) -> Result<usize, Error> {
+        let problem = |problem| Error::Series { name: request.source().to_owned(), problem };
+        let plan = Plan::new(series, request, range).map_err(problem)?;
+        let stored = self.get_many(&plan.keys()).await?;
+        let is_missing = |hit: &Result<Option<Hit>, Error>| !matches!(hit, Ok(Some(_)));
+        let missing: Vec<bool> = stored.iter().map(is_missing).collect();
+        let runs = missing.chunk_by(|one, next| one == next).filter(|run| run[0]);
+        Ok(runs.map(|run| run.len().div_ceil(plan.per_call)).sum())
     }
 
     /// The answers to several requests, some of them for ranges.
