@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    market::{Market, MarketRecord, distance_miles},
+    market::{Coordinates, Market, MarketRecord},
     names::{Printable, canonical},
 };
 
@@ -87,11 +87,17 @@ impl Gazetteer {
 
     /// The markets within `radius` miles of `market`, nearest first and without itself.
     pub fn near(&self, market: &Market, radius: f64) -> Vec<(&Market, f64)> {
+        let mut near = self.around(market.coordinates(), radius);
+        near.retain(|(other, _)| other.cbsa() != market.cbsa());
+        near
+    }
+
+    /// The markets within `radius` miles of a place, nearest first.
+    pub fn around(&self, place: Coordinates, radius: f64) -> Vec<(&Market, f64)> {
         let mut near: Vec<_> = self
             .markets
             .iter()
-            .filter(|other| other.cbsa() != market.cbsa())
-            .map(|other| (other, distance_miles(market, other)))
+            .map(|other| (other, place.distance_miles(other.coordinates())))
             .filter(|&(_, miles)| miles <= radius)
             .collect();
         near.sort_by(|(a, a_miles), (b, b_miles)| {
@@ -308,7 +314,7 @@ mod tests {
         for (name, miles) in
             [("Denver, CO", 24.4), ("Fort Collins, CO", 40.6), ("Greeley, CO", 40.9)]
         {
-            let actual = distance_miles(boulder, us.resolve(name).unwrap());
+            let actual = crate::distance_miles(boulder, us.resolve(name).unwrap());
             assert!((actual - miles).abs() < 0.05, "{name}: {actual}");
         }
     }

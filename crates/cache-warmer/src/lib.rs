@@ -6,13 +6,15 @@ mod gazetteer;
 mod market;
 mod markets_csv;
 mod names;
+mod nearby;
 mod task;
 mod warmer;
 
 pub use crate::{
     gazetteer::{Gazetteer, GazetteerError, UnknownMarket},
-    market::{Market, MarketKind, bearing_degrees, distance_miles},
+    market::{Coordinates, Market, MarketKind, bearing_degrees, distance_miles},
     markets_csv::{MarketList, MarketRow, MarketsError, MarketsProblem, read_markets},
+    nearby::{add_nearby, row_coordinates},
     task::{Task, market_request, market_tag},
     warmer::{
         Event, Forecast, SourceForecast, SourceSummary, Summary, TaskOutcome, Warmer, Warming,

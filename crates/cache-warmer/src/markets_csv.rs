@@ -49,6 +49,11 @@ pub struct MarketRow {
 }
 
 impl MarketRow {
+    /// The row of a market that no file names.
+    pub fn of(market: &Market) -> Self {
+        Self { line: 0, market: market.clone(), extra: BTreeMap::new() }
+    }
+
     /// The parameters of the market, overridden and extended by the row's columns.
     pub fn params(&self) -> BTreeMap<String, String> {
         let mut params = self.market.params();

@@ -64,6 +64,25 @@ pub enum MarketsProblem {
         /// The name as it was meant.
         name: String,
     },
+    /// A row has one of two coordinates.
+    #[error("the row has no `{lacks}`; give both `lat` and `lon`, or neither")]
+    HalfCoordinates {
+        /// The column that is empty or missing.
+        lacks: &'static str,
+    },
+    /// What should be coordinates is none.
+    #[error(
+        "`{}` and `{}` are no coordinates; write degrees north in `lat` (-90 to 90) and degrees \
+         east in `lon` (-180 to 180)",
+        Printable(.lat),
+        Printable(.lon)
+    )]
+    NoCoordinates {
+        /// What stands in `lat`.
+        lat: String,
+        /// What stands in `lon`.
+        lon: String,
+    },
     /// A name runs over several lines.
     #[error("the name does not end on its line; is a closing quote missing?")]
     OpenQuote,
@@ -73,7 +92,7 @@ pub enum MarketsProblem {
 }
 
 impl MarketsProblem {
-    pub(super) fn on(self, line: u64) -> MarketsError {
+    pub(crate) fn on(self, line: u64) -> MarketsError {
         MarketsError { line, problem: self }
     }
 }
