@@ -94,9 +94,12 @@ const WARM_EXAMPLES: &str = "\
 Examples:
   larder warm --markets markets.csv --sources census_acs,bls_ces
   larder warm --market boulder-co --market 19740 --sources census_acs
+  larder warm --all-metros --sources census_acs --dry-run
+  larder warm --market \"Boulder, CO\" --nearby=60 --sources census_acs --max-age 7d
 
 A markets file is CSV with a column `market` (names, slugs or CBSA codes) and, if wanted, further
-columns that feed URL parameters.";
+columns that feed URL parameters; `lat` and `lon` say for --nearby where a market is. What has been fetched
+is stored: the same command, run again, fetches the rest.";
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
@@ -195,14 +198,36 @@ pub(crate) struct GetArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WarmArgs {
     /// CSV file of markets; `-` reads standard input
-    #[arg(long, value_name = "FILE", required_unless_present = "market")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["market", "all_metros"])]
     pub(crate) markets: Option<PathBuf>,
     /// One market more
     #[arg(short, long)]
     pub(crate) market: Vec<String>,
+    /// All metropolitan areas of the United States
+    #[arg(long)]
+    pub(crate) all_metros: bool,
+    /// Markets within so many miles of those, too [default: `cache.prefetch.nearby_radius_miles`]
+    #[arg(long, value_name = "MILES", num_args = 0..=1, require_equals = true, value_parser = miles)]
+    pub(crate) nearby: Option<Option<f64>>,
+    /// Fail, and fetch nothing, if a market is not known
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Sources, as named under `cache.sources`
     #[arg(short, long, value_delimiter = ',', required = true, value_name = "NAMES")]
     sources: Vec<String>,
+    /// Only say what would be asked for, how long that takes, and what it costs
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Ask for what is fresh, too
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Ask for what was loaded longer ago than this, although it is fresh: 12h, 7d
+    #[arg(long, value_name = "AGE", value_parser = larder::config::parse_duration,
+        conflicts_with = "refresh")]
+    pub(crate) max_age: Option<std::time::Duration>,
+    /// Stop at the first failure; otherwise what may pass is tried again at the end
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Most requests under way at a time [default: `cache.prefetch.max_parallel_requests`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) parallel: Option<u32>,
@@ -222,6 +247,11 @@ impl WarmArgs {
         let names = self.sources.iter().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
+}
+
+fn miles(text: &str) -> Result<f64, String> {
+    let miles = text.parse().ok().filter(|miles: &f64| miles.is_finite() && *miles >= 0.0);
+    miles.ok_or_else(|| "write a number of miles, such as 60".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

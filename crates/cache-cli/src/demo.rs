@@ -138,7 +138,8 @@ async fn warm(
     let plan = markets.iter().map(|market| (*market, &none));
     let parallel = config.prefetch.max_parallel_requests as usize;
     let warmer = Warmer::new(cache, &sources, plan).parallel(parallel);
-    let mut progress = Progress::new(warmer.tasks(), global.quiet || global.format == Format::Json);
+    let mut progress =
+        Progress::new(cache, warmer.tasks(), global.quiet || global.format == Format::Json);
     let mut phase = Phase::begin("warm", cache, origin.calls());
     let summary = warmer.run(
         |event| {
@@ -157,7 +158,7 @@ async fn warm(
         Some((task, error)) => Err(Failure::failed(format!(
             "{} of {} requests failed; the first, {} of {}: {}",
             summary.failed.len(),
-            summary.planned,
+            summary.total().planned,
             task.source,
             task.market,
             Chained(error)

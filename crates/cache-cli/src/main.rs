@@ -9,6 +9,7 @@ mod dictionary;
 mod exit;
 mod get;
 mod import;
+mod interrupts;
 mod log;
 mod markets;
 mod output;

@@ -119,6 +119,15 @@ impl Run {
         })
     }
 
+    /// Each line of what was printed.
+    pub(crate) fn json_lines(&self) -> Vec<serde_json::Value> {
+        let line = |line: &str| {
+            serde_json::from_str(line)
+                .unwrap_or_else(|error| panic!("no JSON ({error}): {line}: {}", self.said()))
+        };
+        self.stdout().lines().map(line).collect()
+    }
+
     /// Asserts the exit code, showing what was said if it differs.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code(), code, "{}", self.said());

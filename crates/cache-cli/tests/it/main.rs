@@ -8,6 +8,7 @@ mod configuration;
 mod demonstration;
 mod harness;
 mod importing;
+mod planning;
 mod reading;
 mod usage;
 mod validating;

@@ -15,8 +15,13 @@ async fn fetches_what_is_missing_and_nothing_twice() {
     place.configure(&api);
     place.write("markets.csv", MARKETS);
     let args = ["warm", "--markets", "markets.csv", "--sources", "a,b", "-F", "json"];
-    let first = place.larder(&args).expect(0).json();
+    let mut lines = place.larder(&args).expect(0).json_lines();
+    let first = lines.pop().unwrap();
     assert_eq!((&first["planned"], &first["fetched"]), (&12.into(), &12.into()));
+    assert_eq!(first["sources"]["b"]["fetched"], 6);
+    assert_eq!(lines.len(), 12, "an event for each");
+    assert!(lines.iter().all(|line| line["outcome"] == "fetched"), "{lines:?}");
+    let args = [&args[..], &["--quiet"]].concat();
     let second = place.larder(&args).expect(0).json();
     assert_eq!((&second["fresh"], &second["fetched"]), (&12.into(), &0.into()));
     assert_eq!(api.answered(), 12);
@@ -114,7 +119,7 @@ async fn failures_are_told_and_counted_and_the_rest_is_done() {
     let run = place.larder(&args).expect(6);
     assert!(run.stdout().contains("2 of 4"), "{}", run.stdout());
     assert!(
-        run.stderr().contains("failed: lost · boulder-co: source `lost`: "),
+        run.stderr().contains("failed: lost · boulder-co, denver-co: source `lost`: "),
         "{}",
         run.stderr()
     );

@@ -1,6 +1,8 @@
 //! What of a plan is stored already.
 
-use larder::{Error, ReadOptions, Request};
+use std::time::{Duration, Instant};
+
+use larder::{Error, Hit, ReadOptions, Request};
 
 use super::Warmer;
 
@@ -13,6 +15,8 @@ pub(super) enum Need {
     /// It is stored and fresh.
     Fresh {
         bytes: u64,
+        /// Its share of the time that it took to find out.
+        elapsed: Duration,
     },
     /// It is stored, and to be loaded all the same.
     Renew,
@@ -41,26 +45,28 @@ impl Warmer {
         if self.refresh {
             return requests.iter().map(|_| Need::Renew).collect();
         }
+        let began = Instant::now();
         let stored = self.cache.request_many_with(requests, ReadOptions::cached_only()).await;
+        let elapsed = began.elapsed() / u32::try_from(requests.len()).unwrap_or(u32::MAX).max(1);
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
         };
         let need = |answer| match answer {
-            Ok(hit) => self.need_of(&hit),
+            Ok(hit) => self.need_of(&hit, elapsed),
             Err(Error::NotCached { .. } | Error::Offline { .. }) => Need::Missing,
             Err(error) => Need::Impossible(error),
         };
         stored.into_iter().map(need).collect()
     }
 
-    fn need_of(&self, hit: &larder::Hit) -> Need {
+    fn need_of(&self, hit: &Hit, elapsed: Duration) -> Need {
         if hit.is_stale() {
             Need::Missing
         } else if self.max_age.is_some_and(|most| hit.age() > most) {
             Need::Renew
         } else {
-            Need::Fresh { bytes: hit.value().len() as u64 }
+            Need::Fresh { bytes: hit.value().len() as u64, elapsed }
         }
     }
 }

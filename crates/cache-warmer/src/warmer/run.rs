@@ -67,7 +67,7 @@ impl Warmer {
         let mut stop = pin!(stop.fuse());
         let (mut missing, mut renewed) = (Vec::new(), Vec::new());
         for (place, need) in self.needs().await.into_iter().enumerate() {
-            let (outcome, bytes) = match need {
+            let (outcome, bytes, elapsed) = match need {
                 Need::Missing => {
                     missing.push(place);
                     continue;
@@ -76,10 +76,10 @@ impl Warmer {
                     renewed.push(place);
                     continue;
                 }
-                Need::Fresh { bytes } => (TaskOutcome::Fresh, bytes),
-                Need::Impossible(error) => (TaskOutcome::Failed(error), 0),
+                Need::Fresh { bytes, elapsed } => (TaskOutcome::Fresh, bytes, elapsed),
+                Need::Impossible(error) => (TaskOutcome::Failed(error), 0, Duration::ZERO),
             };
-            let event = course.event(place, outcome, bytes, Duration::ZERO);
+            let event = course.event(place, outcome, bytes, elapsed);
             summary.note(&event);
             observe(&event);
         }
