@@ -24,6 +24,7 @@ pub(crate) mod scale;
 pub(crate) mod sqlite;
 pub(crate) mod stampede;
 pub(crate) mod typed;
+pub(crate) mod warming;
 
 use std::sync::Arc;
 

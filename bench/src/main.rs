@@ -60,6 +60,8 @@ enum Group {
     Stampede,
     /// Many entries, many threads, hit ratios
     Scale,
+    /// Markets x sources fetched within limits
+    Warming,
 }
 
 fn main() -> Result<()> {
@@ -78,6 +80,7 @@ fn main() -> Result<()> {
             Group::Batch => groups::batch::run(&effort, &mut report)?,
             Group::Codec => groups::codec::run(&effort, &mut report)?,
             Group::Stampede => groups::stampede::run(&effort, &mut report)?,
+            Group::Warming => groups::warming::run(&effort, &mut report)?,
             Group::Scale => groups::scale::run(&effort, args.traces.as_deref(), &mut report)?,
         }
     }

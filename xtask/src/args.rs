@@ -38,7 +38,7 @@ cargo xtask bench              all benchmarks; writes ratios.json, report.md and
                                target/bench
     --quick                    fewer and shorter rounds: under two minutes in all
     --group NAME               this group only: hit-path, typed, insert, sqlite, batch, codec,
-                               stampede or scale; may be repeated
+                               stampede, scale or warming; may be repeated
     --peers                    beside other caches, which take some minutes to build
     --traces DIR               replays the cache traces in this directory, too
 cargo xtask help               this text

@@ -35,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ),
     ("cache-warmer", &["larder"]),
     ("cache-cli", &["cache-warmer", "larder"]),
-    ("larder-bench", &["cache-core", "codec-compress", "larder"]),
+    ("larder-bench", &["cache-core", "cache-warmer", "codec-compress", "larder"]),
     ("larder-crash", &["larder", "tier-testkit"]),
     ("larder-tests", &[]),
     ("xtask", &[]),

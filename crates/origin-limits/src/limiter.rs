@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{Ledger, Limits, LimitsError, Slot, Slots, Urgency, decide::Decision, turns::Turns};
 
@@ -63,6 +66,25 @@ pub struct Usage {
     pub window: Duration,
     /// If it is used up, until it lets a call through.
     pub resets_in: Option<Duration>,
+}
+
+/// Waits this long, more exactly than the runtime's timers, which count in milliseconds: at hundreds of
+/// calls a second what they oversleep is much of the rate. Once only: a ledger whose clock is not that
+/// of the machine's threads has not moved then. Cancel safe.
+async fn rest(wait: Duration, is_exact: &mut bool) {
+    const COARSE: Duration = Duration::from_millis(2);
+    if !std::mem::take(is_exact) {
+        return tokio::time::sleep(wait).await;
+    }
+    let end = Instant::now() + wait;
+    if let Some(most) = wait.checked_sub(COARSE) {
+        tokio::time::sleep(most).await;
+    }
+    let left = end.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        // It cannot fail but when the runtime is being shut down, and this with it.
+        _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
+    }
 }
 
 /// A slot if there are any; never one of those that are closed.
@@ -159,6 +181,7 @@ impl Limiter {
                 () = place.must_give_way() => continue,
                 permit = self.slot() => permit,
             };
+            let mut is_exact = true;
             loop {
                 // Not held while this waits for its source: others may use it.
                 let slot = tokio::select! {
@@ -178,7 +201,7 @@ impl Limiter {
                 tokio::select! {
                     biased;
                     () = place.must_give_way() => break,
-                    () = tokio::time::sleep(wait) => {}
+                    () = rest(wait, &mut is_exact) => {}
                 }
             }
             drop(turn);
