@@ -169,6 +169,10 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
+    #[cfg_attr(
+        not(feature = "series"),
+        expect(clippy::unused_async, reason = "ranges are looked up")
+    )]
     pub async fn calls_for(&self, requests: &[Request]) -> Result<usize, Error> {
         let mut calls = 0;
         for batch in self.batches(requests) {
@@ -218,14 +222,13 @@ impl Way {
         };
         let count = loads.len();
         let terms = Terms::of(contexts);
-        let answers = match &self.asker {
-            Some(asker) => asker.ask(&terms, || call(&**origin, loads.clone())).await,
-            None => {
-                let source = contexts.first().map_or("", |context| context.key.source());
-                match terms.slot(source).await {
-                    Ok(_slot) => call(&**origin, loads).await,
-                    Err(stopped) => Err(stopped),
-                }
+        let answers = if let Some(asker) = &self.asker {
+            asker.ask(&terms, || call(&**origin, loads.clone())).await
+        } else {
+            let source = contexts.first().map_or("", |context| context.key.source());
+            match terms.slot(source).await {
+                Ok(_slot) => call(&**origin, loads).await,
+                Err(stopped) => Err(stopped),
             }
         };
         match answers {

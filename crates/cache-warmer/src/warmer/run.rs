@@ -20,7 +20,7 @@ use super::{Event, Summary, TaskOutcome, Warmer, check::Need};
 /// How often what failed is tried again when the others are done.
 const ROUNDS: u32 = 3;
 /// Longest time that a source is waited for that asks to be left alone.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Tasks that are asked for by one call, by their place.
 #[derive(Clone, Debug)]
