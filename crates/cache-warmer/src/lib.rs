@@ -6,11 +6,13 @@ mod gazetteer;
 mod market;
 mod markets_csv;
 mod names;
+mod schedule;
 mod warmer;
 
 pub use crate::{
     gazetteer::{Gazetteer, GazetteerError, UnknownMarket},
     market::{Market, MarketKind, bearing_degrees, distance_miles},
     markets_csv::{MarketList, MarketRow, MarketsError, MarketsProblem, read_markets},
+    schedule::{Job, LastRun, NextRun, Round, Schedule, ScheduleError, Scheduler, WallClock},
     warmer::{Event, Summary, Task, TaskOutcome, Warmer, market_request, market_tag},
 };
