@@ -147,7 +147,8 @@ impl Scheduler {
     /// a few seconds at most for what other nodes run.
     ///
     /// `run` is given the job and when it was due, and says what it did or why it failed, for people:
-    /// no secrets. Different jobs run side by side, in this task; a panic is a failure.
+    /// no secrets. Different jobs run side by side, in this task; a panic is a failure. For a future
+    /// that can be sent to another thread, what `run` uses must be its own: `async move |job, due|`.
     ///
     /// Dropping the future drops what is being run, which is then not taken for run.
     ///
@@ -158,7 +159,7 @@ impl Scheduler {
         run: impl AsyncFn(&Job, Timestamp) -> Result<String, String>,
     ) -> Round {
         let run = &run;
-        let looks = join_all(self.jobs.iter().map(async |job| self.look(job, run).await)).await;
+        let looks = join_all(self.jobs.iter().map(|job| self.look(job, run))).await;
         let mut round = Round::default();
         for (job, looked) in self.jobs.iter().zip(looks) {
             let name = job.name().to_owned();
@@ -192,8 +193,7 @@ impl Scheduler {
     ) -> Result<(), Error> {
         let (stopping, stopped) = watch::channel(false);
         let run = &run;
-        let each =
-            self.jobs.iter().map(async |job| self.keep_running(job, run, stopped.clone()).await);
+        let each = self.jobs.iter().map(|job| self.keep_running(job, run, stopped.clone()));
         let all = pin!(try_join_all(each));
         let stop = pin!(stop);
         let all = match select(stop, all).await {
