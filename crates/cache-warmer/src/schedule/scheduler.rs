@@ -16,7 +16,7 @@ use futures_util::{
     future::{Either, join_all, select, try_join_all},
 };
 use larder::{Cache, Clock, Error, Escaped, Timestamp};
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, time::timeout};
 
 use crate::schedule::{
     Job, LastRun, ScheduleError,
@@ -43,7 +43,7 @@ const TRIES: usize = 3;
 ///
 /// A job is run by one node at a time, however long that takes; different jobs run side by side. Nodes
 /// must agree on the time, and on the job's schedule and jitter. While the shared tier does not answer,
-/// each node is on its own, and runs no occurrence twice.
+/// each node is on its own, and runs no occurrence twice itself.
 pub struct Scheduler {
     cache: Cache,
     jobs: Vec<Job>,
@@ -181,8 +181,8 @@ impl Scheduler {
     /// Dropping the future drops what is being run, which is then not taken for run.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the cache is closed meanwhile. Other failures are logged, and what could
-    /// not be done is tried again.
+    /// [`Error::Closed`] when the cache is closed meanwhile, which drops what is being run. Other
+    /// failures are logged, and what could not be done is tried again.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -231,8 +231,9 @@ impl Scheduler {
             }
             let again = self.look_again(job, &looked).unwrap_or(Timestamp::NEVER);
             let wait = again.saturating_since(self.clock.now()).min(LONGEST_SLEEP);
-            let stop = pin!(stopped.changed());
-            drop(select(pin!(sleep(wait)), stop).await);
+            if timeout(wait, stopped.changed()).await.is_ok() {
+                break;
+            }
         }
         Ok(())
     }

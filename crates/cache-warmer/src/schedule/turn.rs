@@ -33,7 +33,7 @@ pub(super) enum Whose<'c> {
 impl<'c> Turn<'c> {
     /// Asks for the turn. Dropped early it takes none.
     pub(super) async fn take(cache: &'c Cache, key: &'c Key) -> Result<Whose<'c>, Error> {
-        let (begin, begun) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         // No limit: jobs take hours, and the lease is kept for as long. Whoever gives up waiting must
         // not come to have the turn later.
@@ -45,13 +45,13 @@ impl<'c> Turn<'c> {
         let options = ReadOptions::default().policy(patch);
         let load = cache.get_or_load_with(key, options, |context| async move {
             let over = || context.fail("whoever asked for the turn has gone");
-            begin.send(()).map_err(|()| over())?;
+            tell.send(()).map_err(|()| over())?;
             ended.await.map_err(|_gone| over())?;
             Ok(Loaded::absent().do_not_store())
         });
         let mut load = load.boxed();
         let begun = pin!(async {
-            if begun.await.is_err() {
+            if told.await.is_err() {
                 // It joins somebody else's turn, and never begins.
                 pending::<()>().await;
             }

@@ -1,14 +1,13 @@
 //! What the tests stand on: instants as people write them, and nodes that share a file.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use cache_warmer::{Job, Round, Schedule, Scheduler};
 use larder::{
-    Cache, Timestamp,
+    Cache, Clock, Timestamp,
     tiers::{MemoryTier, SqliteOptions, SqliteTier},
 };
 use tempfile::TempDir;
@@ -24,6 +23,11 @@ pub(crate) fn shown(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.as_millis()).unwrap().to_string()
 }
 
+/// The clock, for one more who reads it.
+pub(crate) fn shared(clock: &Arc<ManualClock>) -> Arc<dyn Clock> {
+    Arc::<ManualClock>::clone(clock)
+}
+
 pub(crate) fn schedule(cron: &str, zone: &str) -> Schedule {
     Schedule::parse(cron, Some(zone)).unwrap()
 }
@@ -35,7 +39,10 @@ pub(crate) fn job(name: &str, cron: &str) -> Job {
 /// A file and a clock that nodes share.
 pub(crate) struct World {
     directory: TempDir,
+    /// The clock of the schedulers and caches.
     pub(crate) clock: Arc<ManualClock>,
+    /// The clock of the file, by which leases end.
+    pub(crate) file_clock: Arc<ManualClock>,
     /// What was run: the node, the job, and when it was due.
     pub(crate) ran: Arc<Mutex<Vec<(u8, String, String)>>>,
 }
@@ -50,23 +57,23 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) fn new(now: &str) -> Self {
-        let clock = Arc::new(ManualClock::at(at(now).as_millis()));
-        Self { directory: tempfile::tempdir().unwrap(), clock, ran: Arc::default() }
+        let clock = || Arc::new(ManualClock::at(at(now).as_millis()));
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory, clock: clock(), file_clock: clock(), ran: Arc::default() }
     }
 
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("cache.db")
-    }
-
+    /// Sets both clocks.
     pub(crate) fn set(&self, now: &str) {
         self.clock.set(at(now).as_millis());
+        self.file_clock.set(at(now).as_millis());
     }
 
     pub(crate) fn cache(&self, lease: Duration) -> Cache {
-        let options = SqliteOptions::new(Path::new(&self.path())).clock(self.clock.clone());
-        let memory = MemoryTier::with_clock(1 << 20, self.clock.clone());
+        let options = SqliteOptions::new(self.directory.path().join("cache.db"))
+            .clock(shared(&self.file_clock));
+        let memory = MemoryTier::with_clock(1 << 20, shared(&self.clock));
         let builder = Cache::builder().tier(memory).tier(SqliteTier::new(options).unwrap());
-        builder.clock(self.clock.clone()).lease(lease).build().unwrap()
+        builder.clock(shared(&self.clock)).lease(lease).build().unwrap()
     }
 
     pub(crate) fn node(&self, number: u8, jobs: Vec<Job>) -> Node {
@@ -74,7 +81,7 @@ impl World {
     }
 
     pub(crate) fn node_with(&self, number: u8, cache: Cache, jobs: Vec<Job>) -> Node {
-        let scheduler = Scheduler::new(&cache, jobs, self.clock.clone()).unwrap();
+        let scheduler = Scheduler::new(&cache, jobs, shared(&self.clock)).unwrap();
         Node { number, cache, scheduler, ran: Arc::clone(&self.ran) }
     }
 
