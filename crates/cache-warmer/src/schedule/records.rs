@@ -89,13 +89,7 @@ fn since_key(job: &Job) -> Key {
 
 /// Reads that store for exactly `ttl`, whatever holds for other sources.
 fn kept_for(ttl: Ttl) -> ReadOptions {
-    let mut patch = PolicyPatch::default()
-        .ttl(ttl)
-        .jitter(0.0)
-        .stale_while_revalidate(Duration::ZERO)
-        .stale_if_error(Duration::ZERO);
-    patch.refresh_ahead = Some(None);
-    ReadOptions::default().policy(patch)
+    ReadOptions::default().policy(PolicyPatch::default().ttl(ttl).jitter(0.0))
 }
 
 /// When the job was seen for the first time; `now`, which is remembered, if it is the first time.
