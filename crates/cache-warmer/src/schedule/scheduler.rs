@@ -38,8 +38,8 @@ const TRIES: usize = 3;
 /// its process was killed or the future dropped, is not stored, and is run again by whoever looks next.
 ///
 /// If nobody was there to run a job, only the latest of the occurrences that were missed is run, as
-/// soon as somebody is. A job that is seen for the first time, or with another schedule, has missed
-/// none.
+/// soon as somebody is. A job that is seen for the first time, with another schedule, or after the
+/// cache was cleared, has missed none.
 ///
 /// A job is run by one node at a time, however long that takes; different jobs run side by side. Nodes
 /// must agree on the time, and on the job's schedule and jitter. While the shared tier does not answer,
@@ -48,16 +48,8 @@ pub struct Scheduler {
     cache: Cache,
     jobs: Vec<Job>,
     clock: Arc<dyn Clock>,
-    known: Mutex<BTreeMap<String, Known>>,
-}
-
-/// What is known of a job, whatever becomes of the cache.
-#[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    /// When it was first seen.
-    since: Option<Timestamp>,
-    /// The latest occurrence that has been run.
-    done: Option<Timestamp>,
+    /// The latest occurrence of each job that is known to have been run, whatever becomes of the cache.
+    done: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// When a job runs next, and how its last run went.
@@ -112,7 +104,7 @@ impl Scheduler {
         if let Some(twice) = jobs.iter().find(|job| !names.insert(job.name())) {
             return Err(ScheduleError::DuplicateJob { name: twice.name().to_owned() });
         }
-        Ok(Self { cache: cache.clone(), jobs, clock, known: Mutex::default() })
+        Ok(Self { cache: cache.clone(), jobs, clock, done: Mutex::default() })
     }
 
     /// The jobs.
@@ -131,12 +123,8 @@ impl Scheduler {
     async fn next_run(&self, job: &Job) -> Result<NextRun, Error> {
         let now = self.clock.now();
         let last = records::last_run(&self.cache, job, now).await?;
-        let known = self.known(job);
-        let since = match known.since {
-            Some(since) => Some(since),
-            None => records::was_first_seen(&self.cache, job).await?,
-        };
-        let done = known.done.max(last.as_ref().map(|last| last.due));
+        let since = records::was_first_seen(&self.cache, job).await?;
+        let done = self.done(job).max(last.as_ref().map(|last| last.due));
         let missed = |due: &Timestamp| since.is_some_and(|since| *due > since) && Some(*due) > done;
         let due = job.schedule().latest_until(now).filter(missed);
         let due = due.or_else(|| job.schedule().next_after(now)).unwrap_or(Timestamp::NEVER);
@@ -264,7 +252,7 @@ impl Scheduler {
         run: &impl AsyncFn(&Job, Timestamp) -> Result<String, String>,
     ) -> Result<Looked, Error> {
         let now = self.clock.now();
-        let since = self.since(job, now).await?;
+        let since = records::first_seen(&self.cache, job, now).await?;
         let Some(due) = job.schedule().latest_until(now) else { return Ok(Looked::NotDue(now)) };
         if due <= since || job.begins(due) > now {
             return Ok(Looked::NotDue(now));
@@ -317,7 +305,7 @@ impl Scheduler {
             );
         }
         let run = LastRun { due, began, ended, succeeded, note };
-        self.note(job, |known| known.done = known.done.max(Some(due)));
+        self.note_done(job, due);
         if let Err(error) = records::remember(&self.cache, job, &run).await {
             tracing::warn!(
                 job = job.name(),
@@ -328,34 +316,26 @@ impl Scheduler {
         run
     }
 
-    async fn since(&self, job: &Job, now: Timestamp) -> Result<Timestamp, Error> {
-        if let Some(since) = self.known(job).since {
-            return Ok(since);
-        }
-        let since = records::first_seen(&self.cache, job, now).await?;
-        self.note(job, |known| known.since = Some(since));
-        Ok(since)
-    }
-
     async fn has_run(&self, job: &Job, due: Timestamp) -> Result<bool, Error> {
-        if self.known(job).done >= Some(due) {
+        if self.done(job) >= Some(due) {
             return Ok(true);
         }
         let has_run = records::has_run(&self.cache, job, due).await?;
         if has_run {
-            self.note(job, |known| known.done = known.done.max(Some(due)));
+            self.note_done(job, due);
         }
         Ok(has_run)
     }
 
-    fn known(&self, job: &Job) -> Known {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(job.name()).copied().unwrap_or_default()
+    fn done(&self, job: &Job) -> Option<Timestamp> {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.get(job.name()).copied()
     }
 
-    fn note(&self, job: &Job, note: impl FnOnce(&mut Known)) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        note(known.entry(job.name().to_owned()).or_default());
+    fn note_done(&self, job: &Job, due: Timestamp) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = done.entry(job.name().to_owned()).or_insert(due);
+        *latest = due.max(*latest);
     }
 }
 

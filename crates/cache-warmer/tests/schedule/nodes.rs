@@ -108,6 +108,26 @@ async fn a_run_that_takes_hours_stays_the_nodes() {
     assert_eq!(world.take_ran(), []);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_is_cleared_during_a_run_repeats_nothing() {
+    let world = World::new("2026-01-01T12:30:00Z");
+    let one = world.node(1, vec![job("long", "@hourly")]);
+    let other = world.node(2, vec![job("long", "@hourly")]);
+    join(one.round(), other.round()).await;
+    world.set("2026-01-01T13:00:00Z");
+    let (begun, end) = (Notify::new(), Notify::new());
+    let watch = async {
+        begun.notified().await;
+        // It gives up the leases, too.
+        other.cache.clear().await.unwrap();
+        other.round().await;
+        end.notify_one();
+    };
+    join(held(&one, &begun, &end), watch).await;
+    other.round().await;
+    assert_eq!(world.take_ran(), [ran(1, "long", "2026-01-01T13:00:00Z")]);
+}
+
 #[tokio::test]
 async fn a_run_that_was_dropped_is_run_by_another() {
     let world = World::new("2026-01-01T12:30:00Z");

@@ -6,7 +6,8 @@ use std::{
 };
 
 use cache_warmer::{Job, ScheduleError, Scheduler};
-use larder::Timestamp;
+use larder::{Cache, Error, Policy, Timestamp, tiers::MemoryTier};
+use tier_testkit::{Call, ChaosTier, Fault, Faults};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::world::{World, at, job, ran, shared, shown};
@@ -153,9 +154,9 @@ async fn a_cleared_cache_and_a_clock_set_back_repeat_nothing() {
 #[tokio::test]
 async fn the_default_policy_of_a_cache_does_not_matter() {
     let world = World::new("2026-01-01T12:00:00Z");
-    let policy = larder::Policy::ttl(Duration::from_secs(1)).jitter(1.0).refresh_ahead(0.01);
-    let cache = larder::Cache::builder()
-        .tier(larder::tiers::MemoryTier::with_clock(1 << 20, shared(&world.clock)))
+    let policy = Policy::ttl(Duration::from_secs(1)).jitter(1.0).refresh_ahead(0.01);
+    let cache = Cache::builder()
+        .tier(MemoryTier::with_clock(1 << 20, shared(&world.clock)))
         .clock(shared(&world.clock))
         .default_policy(policy);
     // Many: what is shortened at random may last long enough by chance.
@@ -169,6 +170,25 @@ async fn the_default_policy_of_a_cache_does_not_matter() {
     let again = world.node_with(2, node.cache.clone(), jobs());
     again.round().await;
     assert_eq!(world.take_ran(), []);
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_not_run_again_by_the_same_process() {
+    let world = World::new("2026-01-01T12:30:00Z");
+    let tier = ChaosTier::new("flaky", MemoryTier::with_clock(1 << 20, shared(&world.clock)), 7);
+    let chaos = tier.chaos();
+    let cache = Cache::builder().tier(tier).clock(shared(&world.clock)).build().unwrap();
+    let node = world.node_with(1, cache, vec![job("hourly", "@hourly")]);
+    node.round().await;
+    world.set("2026-01-01T13:00:00Z");
+    chaos.set(Faults::none().on(Call::Put, Fault::Error, 1.0));
+    let round = node.round().await;
+    assert_eq!(round.ran.len(), 1, "{round:?}");
+    let last = node.scheduler.next_runs().await.unwrap().remove(0);
+    assert_eq!((shown(last.due).as_str(), last.last), ("2026-01-01T14:00:00Z", None));
+    chaos.heal();
+    node.round().await;
+    assert_eq!(world.take_ran().len(), 1);
 }
 
 #[test]
@@ -283,5 +303,5 @@ async fn it_ends_when_the_cache_is_closed() {
     assert!(node.cache.close(Duration::from_secs(5)).await.is_clean());
     let run = async |_: &Job, _| Ok(String::new());
     let ended = node.scheduler.run_until(std::future::pending(), run).await;
-    assert!(matches!(ended, Err(larder::Error::Closed)), "{ended:?}");
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
 }
