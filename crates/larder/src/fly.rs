@@ -486,7 +486,7 @@ fn by_key(
 }
 
 /// The longest that one of the keys may wait; `None` if one may for ever.
-fn hard_timeout(pending: &[Pending]) -> Option<Duration> {
+pub(crate) fn hard_timeout(pending: &[Pending]) -> Option<Duration> {
     let limits: Option<Vec<Duration>> =
         pending.iter().map(|one| one.wanted.policy.hard_timeout).collect();
     limits?.into_iter().max()

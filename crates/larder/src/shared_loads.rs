@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     Hit,
     chain::{Chain, Found, Look},
-    fly::{Pending, abandoned, timed_out},
+    fly::{Pending, abandoned, hard_timeout, timed_out},
     inner::Inner,
 };
 
@@ -18,9 +18,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 /// After so many leases that others were quicker to take, loads that fail or bring nothing to store are
 /// not waited for any more.
 const LOST: u32 = 2;
-/// Longest time that a lease is made longer for.
+/// Longest time that a lease is made longer for, where the load has a time limit.
 const LONGEST: Duration = Duration::from_hours(1);
-/// How long another process's load is waited for where no policy says.
+/// How long another process's load is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The right to load some keys, kept until it is given back or dropped; a process that was killed
@@ -35,12 +35,18 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Makes the leases last as long as the load, but not for ever: one that hangs must not keep
+    /// Makes the leases last as long as the load, but not beyond `until`: one that hangs must not keep
     /// others from trying.
-    fn new(chain: &Arc<Chain>, at: usize, keys: Vec<Key>, owner: u64, until: Instant) -> Self {
+    fn new(
+        chain: &Arc<Chain>,
+        at: usize,
+        keys: Vec<Key>,
+        owner: u64,
+        until: Option<Instant>,
+    ) -> Self {
         let (own, renewed) = (Arc::clone(chain), keys.clone());
         let renewal = AbortOnDropHandle::new(tokio::spawn(async move {
-            while Instant::now() < until {
+            while until.is_none_or(|until| Instant::now() < until) {
                 tokio::time::sleep(own.lease / 3).await;
                 let Some(tier) = own.tiers.get(at) else { return };
                 tier.renew(&renewed, owner, own.lease).await;
@@ -92,8 +98,8 @@ impl Inner {
             let mut looks = chain.look_aside(at, &keys).await.into_iter();
             pending.retain_mut(|one| !looks.next().is_some_and(|look| self.land_newer(one, &look)));
             if taken {
-                let hard = pending.iter().filter_map(|one| one.wanted.policy.hard_timeout).max();
-                let until = Instant::now() + hard.unwrap_or(PATIENCE).min(LONGEST);
+                // One that may take for ever is not taken to hang.
+                let until = hard_timeout(pending).map(|hard| Instant::now() + hard.min(LONGEST));
                 let leases = Leases::new(chain, at, keys, owner, until);
                 if pending.is_empty() {
                     leases.release().await;
