@@ -61,6 +61,11 @@ pub(crate) enum Command {
     /// Fetch what is not stored yet for many markets and sources
     #[command(after_help = WARM_EXAMPLES)]
     Warm(WarmArgs),
+    /// Warm by the schedules of `cache.jobs`, until it is stopped
+    #[command(after_help = DAEMON_EXAMPLES)]
+    Daemon,
+    /// Show the jobs of `cache.jobs`, when they run next, and how their last run went
+    Jobs,
     /// Copy what is live in a cache file of the Python cache manager into the configured cache
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
@@ -100,6 +105,15 @@ Examples:
 A markets file is CSV with a column `market` (names, slugs or CBSA codes) and, if wanted, further
 columns that feed URL parameters; `lat` and `lon` say for --nearby where a market is. What has been fetched
 is stored: the same command, run again, fetches the rest.";
+
+const DAEMON_EXAMPLES: &str = "\
+In larder.yaml:
+  cache:
+    jobs:
+      - {name: weekly, cron: '0 3 * * SUN', time_zone: America/Denver, all_metros: true, sources: census_acs}
+
+Each job runs once when it is due, on one of the machines that share a tier. What was missed while none was
+there is caught up once. Ctrl-C stops after what is under way; the rest is done at the next start.";
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
@@ -198,7 +212,8 @@ pub(crate) struct GetArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WarmArgs {
     /// CSV file of markets; `-` reads standard input
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["market", "all_metros"])]
+    #[arg(long, value_name = "FILE",
+        required_unless_present_any = ["market", "all_metros", "schedule"])]
     pub(crate) markets: Option<PathBuf>,
     /// One market more
     #[arg(short, long)]
@@ -213,8 +228,17 @@ pub(crate) struct WarmArgs {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Sources, as named under `cache.sources`
-    #[arg(short, long, value_delimiter = ',', required = true, value_name = "NAMES")]
+    #[arg(
+        short,
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        required_unless_present = "schedule"
+    )]
     sources: Vec<String>,
+    /// Warm by the schedules of `cache.jobs`, until it is stopped: the same as `larder daemon`
+    #[arg(long, exclusive = true)]
+    pub(crate) schedule: bool,
     /// Only say what would be asked for, how long that takes, and what it costs
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::output;
 
@@ -15,7 +15,7 @@ pub(crate) struct Interrupts {
     stopped: AtomicBool,
     /// From now on there is nothing left to stop but waiting.
     closing: AtomicBool,
-    first: Notify,
+    first: watch::Sender<bool>,
 }
 
 impl Interrupts {
@@ -35,15 +35,16 @@ impl Interrupts {
                     "stopping: waiting for what is under way; what has been fetched is stored \
                      (Ctrl-C again does not wait)\n",
                 );
-                watching.first.notify_one();
+                watching.first.send_replace(true);
             }
         });
         interrupts
     }
 
-    /// Completes with the first Ctrl-C.
+    /// Completes with the first Ctrl-C, for whoever waits.
     pub(crate) async fn first(&self) {
-        self.first.notified().await;
+        // The sender is not dropped while it is borrowed.
+        _ = self.first.subscribe().wait_for(|pressed| *pressed).await;
     }
 
     /// The run is over: Ctrl-C ends the program from now on.

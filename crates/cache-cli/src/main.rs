@@ -4,12 +4,14 @@ mod args;
 mod benchmark;
 mod config;
 mod context;
+mod daemon;
 mod demo;
 mod dictionary;
 mod exit;
 mod get;
 mod import;
 mod interrupts;
+mod jobs;
 mod log;
 mod markets;
 mod output;
@@ -53,6 +55,8 @@ fn run(args: Args) -> Result<Exit, Failure> {
             Command::Demo(args) => demo::run(&global, &args).await,
             Command::Get(args) => get::run(&global, &args).await,
             Command::Warm(args) => warm::run(&global, &args).await,
+            Command::Daemon => daemon::run(&global).await,
+            Command::Jobs => jobs::run(&global).await,
             Command::Import(args) => import::run(&global, &args).await,
             Command::Stats => stats::run(&global).await,
             Command::Validate(args) => validate::run(&global, &args).await,

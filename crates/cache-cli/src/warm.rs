@@ -1,7 +1,7 @@
 //! `larder warm`: many markets and sources.
 
 mod forecast;
-mod report;
+pub(crate) mod report;
 
 use std::{collections::BTreeMap, fs::File, io, path::Path, time::Duration};
 
@@ -23,6 +23,9 @@ use crate::{
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failure> {
+    if args.schedule {
+        return crate::daemon::run(global).await;
+    }
     let context = Context::load(global)?;
     let cache = context.cache()?;
     let config = &context.loaded.config;
@@ -124,7 +127,7 @@ fn markets(args: &WarmArgs, config: &CacheConfig) -> Result<MarketList, Failure>
     Ok(list)
 }
 
-fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {
+pub(crate) fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {
     match asked.iter().find(|source| !known.contains(&source.as_str())) {
         None => Ok(()),
         Some(source) => {
@@ -139,7 +142,7 @@ fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {
     }
 }
 
-fn read(file: &Path) -> Result<MarketList, Failure> {
+pub(crate) fn read(file: &Path) -> Result<MarketList, Failure> {
     let name =
         if file == Path::new("-") { "standard input".into() } else { file.to_string_lossy() };
     let name = Escaped(&name).to_string();

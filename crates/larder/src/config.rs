@@ -26,6 +26,7 @@ mod error;
 mod forms;
 mod http;
 mod interpolate;
+mod jobs;
 mod layer;
 mod loader;
 mod model;
@@ -48,6 +49,7 @@ pub use self::{
     duration::{format_duration, parse_duration},
     error::{ConfigError, ValueError},
     http::{AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig},
+    jobs::{ChangesConfig, JobConfig, NotifyConfig},
     loader::{Loaded, Loader},
     model::{CacheConfig, MonitoringConfig, PrefetchConfig},
     origin::RetryConfig,

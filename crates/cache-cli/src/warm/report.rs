@@ -153,7 +153,7 @@ fn by_source(summary: &Summary) -> String {
     table::render(&headings, &sources.chain([all]).collect::<Vec<_>>())
 }
 
-fn line(summary: &Summary) -> String {
+pub(crate) fn line(summary: &Summary) -> String {
     let total = summary.total();
     let unchanged = match total.revalidated {
         0 => String::new(),

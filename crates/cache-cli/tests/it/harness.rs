@@ -90,6 +90,13 @@ impl Place {
         let file = rusqlite::Connection::open(self.path("cache.db")).unwrap();
         file.query_row("SELECT count(*) FROM entries", [], |row| row.get(0)).unwrap()
     }
+
+    /// Rows of a source in the SQLite file.
+    pub(crate) fn stored_of(&self, source: &str) -> u64 {
+        let file = rusqlite::Connection::open(self.path("cache.db")).unwrap();
+        let count = "SELECT count(*) FROM entries WHERE source = ?1";
+        file.query_row(count, [source], |row| row.get(0)).unwrap()
+    }
 }
 
 /// How a run ended.

@@ -10,6 +10,7 @@ mod harness;
 mod importing;
 mod planning;
 mod reading;
+mod scheduling;
 mod usage;
 mod validating;
 mod warming;

@@ -48,6 +48,9 @@ impl FileReader<'_> {
                 }
                 Item::Branch(branch)
             }
+            (Kind::Map(Kind::Section(_)), Node::List(items)) => {
+                self.named(items, kind, path, key)?
+            }
             (Kind::Leaf(_) | Kind::Number(..), Node::Scalar(text)) => {
                 Item::Leaf(self.leaf(&text, here, path)?)
             }
@@ -79,6 +82,30 @@ impl FileReader<'_> {
             }
         };
         Ok(Some(item))
+    }
+
+    /// A list of sections, each of which says its name.
+    fn named(
+        &self,
+        items: Vec<Yaml>,
+        kind: Kind,
+        path: &mut Vec<String>,
+        key: &Place,
+    ) -> Result<Item, ConfigError> {
+        let mut branch = Branch::new(key.clone());
+        for Yaml { line, column, node } in items {
+            let here = self.place(line, column);
+            let nameless =
+                || wrong_shape(here.clone(), "each item of this list needs a `name`", path);
+            let Node::Map(mut entries) = node else { return Err(nameless()) };
+            let at = entries.iter().position(|(field, ..)| field == "name").ok_or_else(nameless)?;
+            let (_, line, column, value) = entries.remove(at);
+            let Node::Scalar(name) = value.node else { return Err(nameless()) };
+            let name = (name, self.place(line, column));
+            let section = Yaml { line, column, node: Node::Map(entries) };
+            self.entry(&mut branch, kind, path, name, section)?;
+        }
+        Ok(Item::Branch(branch))
     }
 
     fn entry(

@@ -9,6 +9,7 @@ use crate::{Policy, TierOptions};
 use super::{
     compression::CompressionConfig,
     error::ConfigError,
+    jobs::{JobConfig, NotifyConfig},
     loader::Loader,
     policies::{DefaultsConfig, SourceConfig},
     text,
@@ -68,6 +69,13 @@ pub struct CacheConfig {
     pub offline: bool,
     /// Sources fetched over HTTP, by name.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// What is warmed by a schedule, by name.
+    pub jobs: BTreeMap<String, JobConfig>,
+    /// Who is told of changes.
+    pub notify: NotifyConfig,
+    /// The file that changes are noted in. Default: beside that of the SQLite tier, or none if that tier
+    /// is off.
+    pub changes_log: Option<PathBuf>,
 }
 
 impl CacheConfig {
@@ -115,6 +123,13 @@ impl CacheConfig {
         let is_kept = self.tiers().contains(&TierKind::Sqlite);
         let beside = is_kept.then(|| self.sqlite.path.with_extension("calls.db"));
         self.ledger.clone().or(beside)
+    }
+
+    /// The file that changes are noted in; `None` if there is none.
+    pub fn changes_path(&self) -> Option<PathBuf> {
+        let is_kept = self.tiers().contains(&TierKind::Sqlite);
+        let beside = is_kept.then(|| self.sqlite.path.with_extension("changes.jsonl"));
+        self.changes_log.clone().or(beside)
     }
 
     /// The TTL of a source: its own, else its policy, else the default.
@@ -169,6 +184,9 @@ impl Default for CacheConfig {
             graceful_mode: true,
             offline: false,
             sources: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            notify: NotifyConfig::default(),
+            changes_log: None,
         }
     }
 }
@@ -181,7 +199,7 @@ pub struct PrefetchConfig {
     /// Has no effect yet. Default: true.
     #[serde(deserialize_with = "text::text")]
     pub enabled: bool,
-    /// Has no effect yet. Default: 50.
+    /// How far `larder warm --nearby` goes if it is not told. Default: 50.
     #[serde(deserialize_with = "text::text")]
     pub nearby_radius_miles: f64,
     /// Loads at the same time, at least 1. Default: 5.

@@ -13,6 +13,7 @@ use super::{
     http::{
         AuthConfig, BatchConfig, ProbeConfig, ResponseConfig, Status, VersionFromConfig, write_list,
     },
+    jobs::ChangesConfig,
     origin::RetryConfig,
     range::RangeConfig,
     redact::{self, Params, redact_url},
@@ -200,9 +201,14 @@ policies! {
         range: RangeConfig = RangeConfig::default(),
         /// How one request asks for several members.
         batch: BatchConfig = BatchConfig::default(),
-        /// Has no effect yet.
+        /// What one call costs, in whatever is counted.
         #[serde(deserialize_with = "text::text")]
         cost_per_call: Option<f64> = None,
+        /// Whether people are told when its data have changed. Default: no.
+        #[serde(deserialize_with = "text::text")]
+        critical: bool = false,
+        /// What counts as a change.
+        changes: ChangesConfig = ChangesConfig::default(),
         /// What is different from `cache.compression` for its values.
         compression: SourceCompressionConfig = SourceCompressionConfig::default(),
     }
@@ -238,6 +244,8 @@ impl fmt::Debug for SourceConfig {
             range,
             batch,
             cost_per_call,
+            critical,
+            changes,
             compression,
             ..
         } = self;
@@ -269,6 +277,8 @@ impl fmt::Debug for SourceConfig {
             .field("range", range)
             .field("batch", batch)
             .field("cost_per_call", cost_per_call)
+            .field("critical", critical)
+            .field("changes", changes)
             .field("compression", compression);
         self.debug_policy(&mut shown);
         shown.finish()

@@ -93,7 +93,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
         Kind::Section(&[
             field("enabled", Kind::Leaf(Mark::Unused)),
             // Half of the Earth's girth is the farthest anything can be.
-            field("nearby_radius_miles", Kind::Number(Mark::Unused, 0.0, 12_500.0)),
+            number("nearby_radius_miles", 0.0, 12_500.0),
             number("max_parallel_requests", 1.0, 10_000.0),
         ]),
     ),
@@ -110,7 +110,34 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     leaf("graceful_mode"),
     leaf("offline"),
     field("sources", Kind::Map(&SOURCE)),
+    field("jobs", Kind::Map(&JOB)),
+    field("notify", Kind::Section(&NOTIFY)),
+    leaf("changes_log"),
 ]);
+
+const JOB: Kind = Kind::Section(&[
+    leaf("cron"),
+    leaf("time_zone"),
+    leaf("jitter"),
+    leaf("markets"),
+    field("market", Kind::List("[boulder-co, \"Denver, CO\"]")),
+    leaf("all_metros"),
+    number("nearby_miles", 0.0, 12_500.0),
+    field("sources", Kind::List("[census_acs]")),
+    leaf("refresh"),
+    leaf("max_age"),
+]);
+
+const NOTIFY: [Field; 3] = [
+    field("webhook", Kind::Leaf(Mark::Url)),
+    field("secret", Kind::Leaf(Mark::Secret)),
+    field("command", Kind::List("[/usr/local/bin/tell, --now]")),
+];
+
+const CHANGES: [Field; 2] = [
+    field("pointers", Kind::List("[/data/*/value]")),
+    field("ignore", Kind::List("[/generated_at]")),
+];
 
 const COMPRESSION: [Field; 5] = [
     leaf("enable"),
@@ -191,7 +218,7 @@ const TIER: [Field; 3] = [leaf("required"), leaf("read_only"), leaf("max_ttl")];
 
 const SOURCE: Kind = Kind::Section(&SOURCE_FIELDS);
 
-const SOURCE_FIELDS: [Field; 40] = joined(
+const SOURCE_FIELDS: [Field; 42] = joined(
     [
         field("url", Kind::Leaf(Mark::Url)),
         field("params", Kind::Map(&Kind::Leaf(Mark::Url))),
@@ -218,7 +245,9 @@ const SOURCE_FIELDS: [Field; 40] = joined(
         field("probe", Kind::Section(&PROBE)),
         field("range", Kind::Section(&RANGE)),
         field("batch", Kind::Section(&BATCH)),
-        field("cost_per_call", Kind::Number(Mark::Unused, 0.0, 1e9)),
+        number("cost_per_call", 0.0, 1e9),
+        leaf("critical"),
+        field("changes", Kind::Section(&CHANGES)),
         field("compression", Kind::Section(&COMPRESSION)),
     ],
     POLICY,

@@ -238,6 +238,9 @@ fn settings_are_every_leaf_in_order() {
         "cache.sources.s.batch.rows",
         "cache.sources.s.batch.member",
         "cache.sources.s.cost_per_call",
+        "cache.sources.s.critical",
+        "cache.sources.s.changes.pointers",
+        "cache.sources.s.changes.ignore",
         "cache.sources.s.compression.enable",
         "cache.sources.s.compression.algorithm",
         "cache.sources.s.compression.threshold_kb",
@@ -256,6 +259,10 @@ fn settings_are_every_leaf_in_order() {
         "cache.sources.s.retroactive_ttl",
         "cache.sources.s.stale_on",
         "cache.sources.s.cancel_abandoned",
+        "cache.notify.webhook",
+        "cache.notify.secret",
+        "cache.notify.command",
+        "cache.changes_log",
     ];
     assert_eq!(paths, expected);
     assert_eq!(from(&loaded, "cache.sqlite.busy_timeout").0, "5s");
