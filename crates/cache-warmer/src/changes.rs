@@ -31,7 +31,7 @@ mod walk;
 use std::fmt::Write as _;
 
 use larder::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::{
     compare::{Comparison, Delta, MAX_COMPARED_BYTES, MAX_DELTAS, compare},
@@ -125,14 +125,15 @@ impl<'de> Deserialize<'de> for Schema {
 
 /// Instants as text that people and other programs read.
 mod rfc3339 {
-    use super::{Deserialize, Deserializer, Serializer, Timestamp, de, ser};
+    use super::{Deserialize, Deserializer, Serializer, Timestamp, de};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
     pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
-        let millis = at.as_millis().clamp(first.as_millisecond(), last.as_millisecond());
-        let at = jiff::Timestamp::from_millisecond(millis).map_err(ser::Error::custom)?;
-        to.collect_str(&at)
+        let millis = at.as_millis();
+        let end = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        let at = jiff::Timestamp::from_millisecond(millis).unwrap_or(end);
+        // All of one length: as texts they sort as instants do.
+        to.collect_str(&format_args!("{at:.3}"))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
