@@ -23,6 +23,7 @@
 mod compare;
 mod content_hash;
 mod log;
+mod node;
 mod notify;
 mod rule;
 mod text;

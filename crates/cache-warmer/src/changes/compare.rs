@@ -1,10 +1,10 @@
 //! Comparing two documents.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     content_hash::{of_bytes, of_document},
+    node::Node,
     rule::ChangeRule,
     walk::Walk,
 };
@@ -64,8 +64,8 @@ impl Comparison {
 /// What is no JSON is compared as bytes, whatever the rule says, and so are documents of which one
 /// is larger than [`MAX_COMPARED_BYTES`], and those nested deeper than 127 levels.
 ///
-/// Takes time in proportion to the documents, about a second for the largest, and memory of up to
-/// 40 times their size: run it where blocking is allowed if they may be large.
+/// Takes time in proportion to the documents, about a second for two of the largest, and memory of
+/// up to 20 times their size: run it where blocking is allowed if they may be large.
 pub fn compare(old: &[u8], new: &[u8], rule: &ChangeRule) -> Option<Comparison> {
     if old == new {
         return None;
@@ -84,12 +84,12 @@ pub fn compare(old: &[u8], new: &[u8], rule: &ChangeRule) -> Option<Comparison> 
 }
 
 /// The document, if it is JSON that is compared as such.
-fn parse(bytes: &[u8]) -> Option<Value> {
+fn parse(bytes: &[u8]) -> Option<Node<'_>> {
     if bytes.len() > MAX_COMPARED_BYTES { None } else { serde_json::from_slice(bytes).ok() }
 }
 
 /// Depends on the document and the rule alone, not on what it is compared with: the new hash of one
 /// change is the old one of the next.
-fn hash(bytes: &[u8], document: Option<&Value>, rule: &ChangeRule) -> String {
+fn hash(bytes: &[u8], document: Option<&Node<'_>>, rule: &ChangeRule) -> String {
     document.map_or_else(|| of_bytes(bytes), |document| of_document(document, rule))
 }

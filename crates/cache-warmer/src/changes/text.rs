@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::rule::{Place, Scope};
+use super::{
+    node::Node,
+    rule::{Place, Scope},
+};
 
 /// Longest text of a value, in characters.
 const LONGEST_VALUE: usize = 200;
@@ -10,10 +13,10 @@ const LONGEST_VALUE: usize = 200;
 const LONGEST_POINTER: usize = 500;
 
 /// The value as JSON without what is ignored, cut where it becomes too long.
-pub(super) fn of(value: &Value, scope: &Scope<'_>) -> String {
+pub(super) fn of(part: &Node<'_>, scope: &Scope<'_>) -> String {
     let mut text = Text::new(LONGEST_VALUE);
     // The rest of what is too long is not even looked at.
-    _ = text.value(value, scope);
+    _ = text.part(part, scope);
     text.done()
 }
 
@@ -65,22 +68,25 @@ impl Text {
         text.get(..end).unwrap_or(text)
     }
 
-    fn value(&mut self, value: &Value, scope: &Scope<'_>) -> Result<(), Full> {
-        match value {
-            Value::String(text) => self.string(text),
-            Value::Array(items) => {
+    fn part(&mut self, part: &Node<'_>, scope: &Scope<'_>) -> Result<(), Full> {
+        match part {
+            Node::Null => self.push("null"),
+            Node::Bool(value) => self.push(if *value { "true" } else { "false" }),
+            Node::Number(number) => self.push(&number.to_string()),
+            Node::Text(text) => self.string(text),
+            Node::Array(items) => {
                 let mut comma = "";
                 self.push("[")?;
                 for (at, item) in items.iter().enumerate() {
                     if let Some(scope) = scope.below(Place::Item(at)) {
                         self.push(comma)?;
-                        self.value(item, &scope)?;
+                        self.part(item, &scope)?;
                         comma = ",";
                     }
                 }
                 self.push("]")
             }
-            Value::Object(members) => {
+            Node::Object(members) => {
                 let mut comma = "";
                 self.push("{")?;
                 for (name, member) in members {
@@ -88,13 +94,12 @@ impl Text {
                         self.push(comma)?;
                         self.string(name)?;
                         self.push(":")?;
-                        self.value(member, &scope)?;
+                        self.part(member, &scope)?;
                         comma = ",";
                     }
                 }
                 self.push("}")
             }
-            scalar => self.push(&scalar.to_string()),
         }
     }
 
