@@ -39,8 +39,8 @@ pub struct Comparison {
 pub struct Delta {
     /// Where, as a JSON pointer (RFC 6901). One of over 500 characters is cut, and ends in `…`.
     pub pointer: String,
-    /// What was there, as JSON without what the rule ignores; `None` for nothing. A text of over
-    /// 200 characters is cut, and ends in `…`.
+    /// What was there, as JSON without what the rule ignores and with numbers by their value; `None`
+    /// for nothing. A text of over 200 characters is cut, and ends in `…`.
     pub old: Option<String>,
     /// What is there now, in the same way.
     pub new: Option<String>,

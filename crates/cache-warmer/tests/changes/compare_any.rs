@@ -188,7 +188,9 @@ proptest! {
         for delta in &found.deltas {
             prop_assert_ne!(&delta.old, &delta.new);
             for (document, text) in [(&old, &delta.old), (&new, &delta.new)] {
-                let there = document.pointer(&delta.pointer).map(Value::to_string);
+                // The same by value.
+                let there = document.pointer(&delta.pointer);
+                let there = there.map(|there| there.to_string().replace(".0", ""));
                 let is_cut = text.as_ref().is_some_and(|text| text.ends_with('…'));
                 prop_assert!(is_cut || there == *text, "{:?} {:?}", there, delta);
             }
