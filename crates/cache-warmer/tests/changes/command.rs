@@ -152,3 +152,12 @@ async fn what_a_command_leaves_running_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(error.to_string().ends_with(": done"), "{error}");
 }
+
+#[tokio::test]
+async fn a_command_may_say_much_before_it_reads() {
+    let text = r#"head -c 500000 /dev/zero >&2; cat > "$1""#;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("got");
+    notify(script(text, &file), &large_change(), AMPLE).await.unwrap();
+    assert!(fs::metadata(&file).unwrap().len() > 500_000);
+}

@@ -198,3 +198,10 @@ fn arrays_are_ordered() {
     let found = deltas("[1, 2, 3]", "[0, 1, 2, 3]", &ChangeRule::default());
     assert_eq!(found, ["/0: 1 -> 0", "/1: 2 -> 1", "/2: 3 -> 2", "/3: nothing -> 3"]);
 }
+
+#[test]
+fn a_text_that_looks_like_what_is_hashed_is_no_other_document() {
+    let forged = json!([format!("x@\u{1}{}sy", "\0".repeat(7))]).to_string();
+    let found = compare(r#"["x", "y"]"#, &forged, &ChangeRule::default()).unwrap();
+    assert_ne!(found.old_hash, found.new_hash);
+}
