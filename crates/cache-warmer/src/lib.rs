@@ -2,6 +2,7 @@
 //!
 //! This crate plans and paces; it prints nothing and knows no terminal.
 
+pub mod changes;
 mod gazetteer;
 mod market;
 mod markets_csv;
