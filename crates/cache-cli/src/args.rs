@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Daemon,
     /// Show the jobs of `cache.jobs`, when they run next, and how their last run went
     Jobs,
+    /// Show what warming has found to have changed
+    Changes(ChangesArgs),
     /// Copy what is live in a cache file of the Python cache manager into the configured cache
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(ImportArgs),
@@ -160,6 +162,16 @@ pub(crate) struct BenchmarkArgs {
     #[arg(long, default_value_t = 200, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) values: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChangesArgs {
+    /// For how long back: 12h, 7d
+    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = larder::config::parse_duration)]
+    pub(crate) since: std::time::Duration,
+    /// Only of this source; may be given several times
+    #[arg(short, long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) source: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

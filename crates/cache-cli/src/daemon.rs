@@ -10,7 +10,7 @@ use std::{
 
 use cache_warmer::{
     Gazetteer, Job, MarketKind, MarketList, MarketRow, Schedule, Scheduler, WallClock, Warmer,
-    add_nearby,
+    Watch, add_nearby,
 };
 use larder::{
     Cache, Chained, Escaped,
@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::{
     args::Global,
+    changes,
     context::Context,
     exit::{Exit, Failure},
     interrupts::Interrupts,
@@ -32,6 +33,7 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Failure> {
     let cache = context.cache()?;
     let config = &context.loaded.config;
     let scheduler = scheduler(&context, &cache)?;
+    let watch = changes::watch(&context)?;
     for (name, job) in &config.jobs {
         // What is wrong is told now, not at three in the morning.
         rows(job).map_err(|failure| about(&context, name, failure))?;
@@ -51,7 +53,7 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Failure> {
         let name = job.name();
         let Some(described) = config.jobs.get(name) else { return Err("it is gone".to_owned()) };
         say(format!("{}: {name} begins\n", now()));
-        let outcome = warm_job(&cache, config, described, interrupts.first()).await;
+        let outcome = warm_job(&cache, config, described, watch.clone(), interrupts.first()).await;
         let (Ok(said) | Err(said)) = &outcome;
         say(format!("{}: {name}: {said}\n", now()));
         drop(under_way);
@@ -147,6 +149,7 @@ async fn warm_job(
     cache: &Cache,
     config: &CacheConfig,
     job: &JobConfig,
+    watch: Watch,
     stop: impl Future<Output = ()>,
 ) -> Result<String, String> {
     // Read anew each time: it may have been edited.
@@ -154,7 +157,8 @@ async fn warm_job(
     let markets = rows.iter().map(|row| (&row.market, &row.extra));
     let mut warmer = Warmer::new(cache, &job.sources, markets)
         .parallel(config.prefetch.max_parallel_requests as usize)
-        .refresh(job.refresh);
+        .refresh(job.refresh)
+        .watch(watch);
     if let Some(age) = job.max_age {
         warmer = warmer.max_age(age);
     }

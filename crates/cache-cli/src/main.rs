@@ -2,6 +2,7 @@
 
 mod args;
 mod benchmark;
+mod changes;
 mod config;
 mod context;
 mod daemon;
@@ -55,6 +56,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
             Command::Demo(args) => demo::run(&global, &args).await,
             Command::Get(args) => get::run(&global, &args).await,
             Command::Warm(args) => warm::run(&global, &args).await,
+            Command::Changes(args) => changes::run(&global, &args).await,
             Command::Daemon => daemon::run(&global).await,
             Command::Jobs => jobs::run(&global).await,
             Command::Import(args) => import::run(&global, &args).await,

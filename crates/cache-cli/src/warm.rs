@@ -43,7 +43,8 @@ pub(crate) async fn run(global: &Global, args: &WarmArgs) -> Result<Exit, Failur
     for (line, unknown) in &list.unknown {
         output::remark(&format!("warning: line {line}: {unknown}; skipped\n"));
     }
-    let warmer = warmer(&cache, &sources, &list.rows, args, config);
+    let warmer =
+        warmer(&cache, &sources, &list.rows, args, config).watch(crate::changes::watch(&context)?);
     if warmer.tasks().is_empty() {
         return Err(Failure::usage("there is nothing to warm: no market, or no source, is left")
             .hint("a markets file is CSV with a column `market`: names, slugs or CBSA codes"));

@@ -21,5 +21,6 @@ pub use crate::{
     task::{Task, market_request, market_tag},
     warmer::{
         Event, Forecast, SourceForecast, SourceSummary, Summary, TaskOutcome, Warmer, Warming,
+        Watch,
     },
 };

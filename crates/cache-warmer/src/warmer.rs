@@ -5,6 +5,7 @@ mod forecast;
 mod handle;
 mod run;
 mod summary;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ pub use self::{
     forecast::{Forecast, SourceForecast},
     handle::Warming,
     summary::{SourceSummary, Summary},
+    watch::Watch,
 };
 
 /// What becomes of a [`Task`].
@@ -70,6 +72,7 @@ pub struct Warmer {
     max_age: Option<Duration>,
     fail_fast: bool,
     retry_after: Duration,
+    watch: Option<Watch>,
 }
 
 impl Warmer {
@@ -101,6 +104,7 @@ impl Warmer {
             max_age: None,
             fail_fast: false,
             retry_after: Duration::from_secs(2),
+            watch: None,
         }
     }
 
@@ -138,6 +142,13 @@ impl Warmer {
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = pause;
+        self
+    }
+
+    /// Compares what is fetched with what was stored before. Default: nothing is compared.
+    #[must_use]
+    pub fn watch(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
         self
     }
 

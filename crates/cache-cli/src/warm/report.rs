@@ -84,6 +84,7 @@ fn counts(did: &SourceSummary) -> Value {
         "fetched": did.fetched,
         "fresh": did.fresh,
         "revalidated": did.revalidated,
+        "changed": did.changed,
         "failed": did.failed,
         "left": did.left(),
         "left_because": did.left_because.as_ref().map(|error| Chained(error).to_string()),
@@ -126,6 +127,7 @@ fn by_source(summary: &Summary) -> String {
         ">PLANNED",
         ">FRESH",
         ">FETCHED",
+        ">CHANGED",
         ">UNCHANGED",
         ">FAILED",
         ">LEFT",
@@ -140,6 +142,7 @@ fn by_source(summary: &Summary) -> String {
             count(did.planned),
             count(did.fresh),
             count(did.fetched),
+            count(did.changed),
             count(did.revalidated),
             count(did.failed),
             count(did.left()),
@@ -159,12 +162,16 @@ pub(crate) fn line(summary: &Summary) -> String {
         0 => String::new(),
         count => format!(", {count} unchanged"),
     };
+    let changed = match total.changed {
+        0 => String::new(),
+        count => format!(", {count} of them changed"),
+    };
     let left = match total.left() {
         0 => String::new(),
         left => format!(", {left} left: run the same command again for the rest"),
     };
     format!(
-        "{} of {} in {}: {} already fresh, {} fetched ({}){unchanged}, {} failed{left}\n",
+        "{} of {} in {}: {} already fresh, {} fetched ({}){changed}{unchanged}, {} failed{left}\n",
         total.answered(),
         total.planned,
         table::latency(summary.elapsed),

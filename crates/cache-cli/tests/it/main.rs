@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail like the test itself")]
 
 mod broken;
+mod changing;
 mod compressing;
 mod configuration;
 mod demonstration;

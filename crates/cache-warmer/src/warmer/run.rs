@@ -16,6 +16,7 @@ use futures_util::{
 use larder::{Error, Hit, OriginErrorKind, ReadOptions, Request, ServedBy, Slots};
 
 use super::{Event, Summary, TaskOutcome, Warmer, check::Need};
+use crate::changes::Change;
 
 /// How often what failed is tried again when the others are done.
 const ROUNDS: u32 = 3;
@@ -34,6 +35,7 @@ struct Unit {
 struct Answered {
     unit: Unit,
     answers: Vec<Result<Hit, Error>>,
+    changes: Vec<Change>,
     elapsed: Duration,
 }
 
@@ -88,7 +90,7 @@ impl Warmer {
         }
         let mut units = course.units(&missing, false);
         units.extend(course.units(&renewed, true));
-        let mut pause = self.retry_after;
+        let (mut pause, mut changes) = (self.retry_after, Vec::new());
         for round in 0..=ROUNDS {
             let mut note = |event: Event| {
                 summary.note(&event);
@@ -98,6 +100,10 @@ impl Warmer {
             for (source, calls) in again.calls {
                 summary.of(&source).calls += calls;
             }
+            for change in &again.changes {
+                summary.of(&change.source).changed += 1;
+            }
+            changes.extend(again.changes.into_iter().filter(|change| change.critical));
             units = again.units;
             if units.is_empty() {
                 break;
@@ -109,6 +115,9 @@ impl Warmer {
                 slots.close();
             }
             pause = pause.saturating_mul(3);
+        }
+        if let Some(watch) = &self.watch {
+            watch.tell(&changes).await;
         }
         summary.elapsed = began.elapsed();
         summary
@@ -123,6 +132,8 @@ struct Again {
     pause: Duration,
     /// Calls made, by source.
     calls: BTreeMap<String, usize>,
+    /// What was found to have changed.
+    changes: Vec<Change>,
 }
 
 impl Course<'_> {
@@ -178,7 +189,8 @@ impl Course<'_> {
                 }
                 Either::Right((next, _)) => next,
             };
-            let Some(Answered { unit, answers, elapsed }) = next else { break };
+            let Some(Answered { unit, answers, changes, elapsed }) = next else { break };
+            again.changes.extend(changes);
             let came = |answer: &Result<Hit, Error>| match answer {
                 Ok(hit) => hit.served_by() == ServedBy::Origin || hit.failure().is_some(),
                 Err(error) => was_asked(error),
@@ -215,17 +227,50 @@ impl Course<'_> {
             tasks.clone().filter_map(|task| task.request.as_ref().ok().cloned()).collect();
         let source = tasks.map(|task| task.source.as_str()).next().unwrap_or_default();
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-        let answers = if let Some(error) = left {
+        let mut old = Vec::new();
+        let answers: Vec<Result<Hit, Error>> = if let Some(error) = left {
             requests.iter().map(|_| Err(error.clone())).collect()
         } else {
             let options = if unit.renews { ReadOptions::refresh() } else { ReadOptions::default() };
             let options = options.in_background().within(self.slots);
+            old = self.stored(&requests).await;
             match self.warmer.cache.request_many_with(&requests, options).await {
                 Ok(answers) => answers,
                 Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
             }
         };
-        Answered { unit, answers, elapsed: began.elapsed() }
+        let elapsed = began.elapsed();
+        let changes = self.changes(&unit, &old, &answers).await;
+        Answered { unit, answers, changes, elapsed }
+    }
+
+    /// What is stored of requests, however stale, if changes are watched.
+    async fn stored(&self, requests: &[Request]) -> Vec<Option<Hit>> {
+        if self.warmer.watch.is_none() {
+            return Vec::new();
+        }
+        let options = ReadOptions::cached_only().allow_stale();
+        let stored = self.warmer.cache.request_many_with(requests, options).await;
+        stored.unwrap_or_default().into_iter().map(Result::ok).collect()
+    }
+
+    /// What answers have changed of what was stored.
+    async fn changes(
+        &self,
+        unit: &Unit,
+        old: &[Option<Hit>],
+        answers: &[Result<Hit, Error>],
+    ) -> Vec<Change> {
+        let Some(watch) = &self.warmer.watch else { return Vec::new() };
+        let mut changes = Vec::new();
+        for ((place, old), answer) in unit.tasks.iter().zip(old).zip(answers) {
+            let (Some(old), Ok(new)) = (old, answer) else { continue };
+            let is_new = new.served_by() == ServedBy::Origin && new.failure().is_none();
+            if is_new && !new.is_revalidated() {
+                changes.extend(watch.look(&self.warmer.tasks[*place], old, new).await);
+            }
+        }
+        changes
     }
 
     fn outcome(&self, place: usize, answer: Result<Hit, Error>, is_last: bool) -> TaskOutcome {

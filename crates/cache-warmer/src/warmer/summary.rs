@@ -31,6 +31,9 @@ pub struct SourceSummary {
     pub fetched: usize,
     /// Values of which the origin said that they still hold.
     pub revalidated: usize,
+    /// Of the values that the origin gave, those that differ from what was stored before, where that is
+    /// watched.
+    pub changed: usize,
     /// Tasks that failed.
     pub failed: usize,
     /// Bytes that the origin gave.
@@ -66,6 +69,7 @@ impl Summary {
             fresh: sum.fresh + one.fresh,
             fetched: sum.fetched + one.fetched,
             revalidated: sum.revalidated + one.revalidated,
+            changed: sum.changed + one.changed,
             failed: sum.failed + one.failed,
             bytes: sum.bytes + one.bytes,
             calls: sum.calls + one.calls,
