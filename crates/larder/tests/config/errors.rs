@@ -23,7 +23,7 @@ fn unknown_settings_name_the_nearest() {
         "larder.yaml:1:9: unknown setting `cache.memry`; did you mean `memory`? (valid: chain, \
          memory, sqlite, redis, read_timeout, write_timeout, lease, ledger, max_value_size, \
          breaker, compression, prefetch, monitoring, defaults, ttl_policies, graceful_mode, \
-         offline, sources)",
+         offline, sources, jobs, notify, changes_log)",
     );
     let error = load("cache: {sources: {s: {uri: 'http://x'}}}").expect_err("uri");
     assert_eq!(error.setting(), Some("cache.sources.s.uri"));

@@ -36,7 +36,6 @@ fn the_existing_section_loads_as_it_stands() {
     let unused: Vec<&str> = loaded.warnings.iter().map(|it| it.setting.as_str()).collect();
     let expected = [
         "cache.prefetch.enabled",
-        "cache.prefetch.nearby_radius_miles",
         "cache.monitoring.alert_on_low_hit_rate",
         "cache.monitoring.alert_on_high_latency_ms",
     ];
@@ -68,7 +67,7 @@ fn the_starter_file_names_every_setting_and_its_examples_load() {
     }
     let loaded = CacheConfig::loader()
         .yaml(yaml.replace("enable: false", "enable: true"), "examples")
-        .env([("REDIS_PASSWORD", "p"), ("CENSUS_API_KEY", "k")])
+        .env([("REDIS_PASSWORD", "p"), ("CENSUS_API_KEY", "k"), ("HOOK_SECRET", "s")])
         .load()
         .unwrap_or_else(|error| panic!("{error}\n{yaml}"));
     let silent: Vec<_> = loaded

@@ -1,5 +1,7 @@
 //! Each setting and what it does.
 
+use larder::config::JobConfig;
+
 use super::*;
 
 #[test]
@@ -58,6 +60,8 @@ cache:
         key: /id
       batch: {param: cbsa, max: 10, separator: ';', rows: /rows, member: id}
       cost_per_call: 0.5
+      critical: true
+      changes: {pointers: [/data], ignore: [/took, /at]}
       timeout: 1m
       max_body: 1GiB
       rate_limit: 500/m
@@ -155,6 +159,9 @@ cache:
     census.batch.rows = "/rows".into();
     census.batch.member = Some("id".into());
     census.cost_per_call = Some(0.5);
+    census.critical = true;
+    census.changes.pointers = vec!["/data".into()];
+    census.changes.ignore = vec!["/took".into(), "/at".into()];
     census.timeout = Duration::from_mins(1);
     census.max_body = 1 << 30;
     census.rate_limit = Some(RateLimit::new(500, Duration::from_mins(1)));
@@ -308,4 +315,43 @@ fn anchors_and_merges_may_be_used() {
         good(&["sources:", "  a: &a {timeout: 5s, max_body: 1MiB}", "  b: {<<: *a, timeout: 6s}"]);
     assert_eq!(config.sources["b"].timeout, Duration::from_secs(6));
     assert_eq!(config.sources["b"].max_body, 1 << 20);
+}
+
+#[test]
+fn jobs_are_a_list_of_named_items_or_by_name() {
+    let parse = |yaml: &str| {
+        let loaded = CacheConfig::loader().yaml(yaml, "larder.yaml").load();
+        loaded.map(|loaded| loaded.config.jobs).map_err(|error| error.to_string())
+    };
+    let mut weekly = JobConfig::default();
+    weekly.cron = Some("0 3 * * SUN".into());
+    weekly.time_zone = Some("America/Denver".into());
+    weekly.jitter = Duration::from_mins(10);
+    weekly.markets = Some("markets.csv".into());
+    weekly.market = vec!["boulder-co".into(), "Denver, CO".into()];
+    weekly.all_metros = true;
+    weekly.nearby_miles = Some(60.0);
+    weekly.sources = vec!["a".into(), "b".into()];
+    weekly.refresh = true;
+    weekly.max_age = Some(Duration::from_hours(7 * 24));
+    let settings = "cron: '0 3 * * SUN', time_zone: America/Denver, jitter: 10m, \
+                    markets: markets.csv, market: [boulder-co, \"Denver, CO\"], all_metros: true, \
+                    nearby_miles: 60, sources: 'a, b', refresh: true, max_age: 7d";
+    let expected: std::collections::BTreeMap<_, _> = [("weekly".to_owned(), weekly)].into();
+    for written in [
+        format!("cache:\n  jobs:\n    - {{name: weekly, {settings}}}\n"),
+        format!("cache:\n  jobs:\n    - {{{settings}, name: weekly}}\n"),
+        format!("cache:\n  jobs:\n    weekly: {{{settings}}}\n"),
+    ] {
+        assert_eq!(parse(&written), Ok(expected.clone()), "{written}");
+    }
+    for (written, said) in [
+        ("cache:\n  jobs:\n    - {cron: x}\n", "larder.yaml:3:7: `cache.jobs`"),
+        ("cache:\n  jobs:\n    - weekly\n", "each item of this list needs a `name`"),
+        ("cache:\n  jobs:\n    - {name: a}\n    - {name: a}\n", "larder.yaml:4"),
+        ("cache:\n  jobs:\n    - {name: a, corn: x}\n", "did you mean `cron`"),
+    ] {
+        let error = parse(written).unwrap_err();
+        assert!(error.contains(said), "{written}: {error}");
+    }
 }
