@@ -222,6 +222,7 @@ pub(crate) struct GetArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct WarmArgs {
     /// CSV file of markets; `-` reads standard input
     #[arg(long, value_name = "FILE",
@@ -234,6 +235,7 @@ pub(crate) struct WarmArgs {
     #[arg(long)]
     pub(crate) all_metros: bool,
     /// Markets within so many miles of those, too [default: `cache.prefetch.nearby_radius_miles`]
+    #[expect(clippy::option_option, reason = "the flag may be alone")]
     #[arg(long, value_name = "MILES", num_args = 0..=1, require_equals = true, value_parser = miles)]
     pub(crate) nearby: Option<Option<f64>>,
     /// Fail, and fetch nothing, if a market is not known

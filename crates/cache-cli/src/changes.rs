@@ -46,7 +46,7 @@ pub(crate) fn watch(context: &Context) -> Result<Watch, Failure> {
 fn notifier(config: &CacheConfig) -> Result<Notifier, (&'static str, String)> {
     let mut notifier = Notifier::new();
     if let Some(url) = &config.notify.webhook {
-        let secret = config.notify.secret.as_ref().map(|secret| secret.expose());
+        let secret = config.notify.secret.as_ref().map(larder::config::Secret::expose);
         let webhook = Webhook::new(url, secret).map_err(|error| ("webhook", error.to_string()))?;
         notifier = notifier.webhook(webhook);
     }

@@ -8,6 +8,7 @@ mod market;
 mod markets_csv;
 mod names;
 mod nearby;
+mod prefetch;
 mod schedule;
 mod task;
 mod warmer;
@@ -17,6 +18,7 @@ pub use crate::{
     market::{Coordinates, Market, MarketKind, bearing_degrees, distance_miles},
     markets_csv::{MarketList, MarketRow, MarketsError, MarketsProblem, read_markets},
     nearby::{add_nearby, row_coordinates},
+    prefetch::Prefetch,
     schedule::{Job, LastRun, NextRun, Round, Schedule, ScheduleError, Scheduler, WallClock},
     task::{Task, market_request, market_tag},
     warmer::{

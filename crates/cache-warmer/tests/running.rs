@@ -55,7 +55,7 @@ fn warmer(cache: &Cache, sources: &[&str], markets: usize) -> Warmer {
 
 async fn run(warmer: Warmer) -> Summary {
     let run = warmer.run(|_event| {}, std::future::pending());
-    tokio::time::timeout(Duration::from_secs(60), run).await.unwrap()
+    tokio::time::timeout(Duration::from_mins(1), run).await.unwrap()
 }
 
 fn calls(asked: &Asked) -> usize {

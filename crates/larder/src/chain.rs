@@ -206,7 +206,23 @@ impl Chain {
 
     /// The leading synchronous tiers, as tiers to leave out.
     pub(crate) fn all_leading(&self) -> Skip {
-        (0..self.leading).fold(Skip::default(), Skip::with)
+        self.with_leading(Skip::default())
+    }
+
+    /// These, and the leading synchronous tiers.
+    pub(crate) fn with_leading(&self, skip: Skip) -> Skip {
+        (0..self.leading).fold(skip, Skip::with)
+    }
+
+    /// Whether a tier stores what the leading ones are not given.
+    pub(crate) fn waits_to_store(&self) -> bool {
+        self.tiers.iter().any(Guard::waits_to_store)
+    }
+
+    /// Has the leading synchronous tiers give up what is older than an entry that they are not given.
+    pub(crate) fn pass_leading(&self, key: &Key, entry: &Entry) {
+        let leading = self.leading().iter().filter_map(Guard::sync);
+        leading.for_each(|tier| tier.give_up_older(key, entry.as_of()));
     }
 
     /// Asks the tiers in order, all keys at once.

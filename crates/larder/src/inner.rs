@@ -78,6 +78,7 @@ pub(crate) struct Wanted {
     pub(crate) allow_stale: bool,
     pub(crate) urgency: Urgency,
     pub(crate) slots: Option<Slots>,
+    pub(crate) spares_memory: bool,
 }
 
 impl Wanted {
@@ -149,9 +150,11 @@ impl Inner {
             };
             skip = skip.with(at);
         }
-        let ReadOptions { mode, allow_stale, urgency, .. } = *options;
+        let ReadOptions { mode, allow_stale, urgency, spares_memory, .. } = *options;
+        // Without another tier it would be nowhere.
+        let spares_memory = spares_memory && self.chain.waits_to_store();
         let slots = options.slots.clone();
-        Ok(Wanted { policy, patched, skip, mode, allow_stale, urgency, slots })
+        Ok(Wanted { policy, patched, skip, mode, allow_stale, urgency, slots, spares_memory })
     }
 
     /// What a call without options wants.
@@ -166,6 +169,7 @@ impl Inner {
             allow_stale: false,
             urgency: Urgency::Foreground,
             slots: None,
+            spares_memory: false,
         }
     }
 
@@ -199,7 +203,8 @@ impl Inner {
     pub(crate) async fn look(&self, keys: &[Key], wanted: &Wanted, behind: bool) -> Vec<Looked> {
         let skip = wanted.skip;
         let counts_leading = !behind && !wanted.peeks();
-        let mut looks = self.look_past(keys, skip, skip, (counts_leading, behind)).await;
+        let spared = if wanted.spares_memory { self.chain.with_leading(skip) } else { skip };
+        let mut looks = self.look_past(keys, skip, spared, (counts_leading, behind)).await;
         if !wanted.patched {
             return looks;
         }
@@ -219,7 +224,7 @@ impl Inner {
                 continue;
             }
             let past = (0..=at).fold(skip, Skip::with);
-            let further = self.look_past(&asked, past, skip, (false, behind)).await;
+            let further = self.look_past(&asked, past, spared, (false, behind)).await;
             for (place, further) in places.into_iter().zip(further) {
                 let as_of = |look: &Looked| Some(look.as_ref().ok()?.best()?.entry.as_of());
                 if further.is_err() || as_of(&further) > as_of(&looks[place]) {

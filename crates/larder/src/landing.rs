@@ -23,7 +23,7 @@ pub(crate) enum Fate {
 impl Inner {
     pub(crate) async fn store_and_land(&self, landing: Vec<(Pending, Entry, Fate, bool)>) {
         let (mut fills, mut replaces) = (Vec::new(), Vec::new());
-        let (mut waiting, mut forgotten) = (Vec::new(), Vec::new());
+        let (mut waiting, mut forgotten, mut spared) = (Vec::new(), Vec::new(), Vec::new());
         for (mut one, entry, fate, revalidated) in landing {
             let (key, as_of) = (one.key.clone(), entry.as_of());
             let loaded = entry.clone();
@@ -47,6 +47,13 @@ impl Inner {
                 self.loading.note(&key, as_of);
             }
             replaces.push(newest && one.stored.is_some());
+            spared.push(one.wanted.spares_memory);
+            if one.wanted.spares_memory {
+                self.chain.pass_leading(&key, &entry);
+                waiting.push((one, hit));
+                fills.push((key, entry));
+                continue;
+            }
             // Lower tiers remember longer, and are asked first about what may be older.
             if current && self.chain.fill_now(&key, &entry) {
                 // Who asks from now on finds it in memory; slower tiers need not be waited for.
@@ -59,9 +66,9 @@ impl Inner {
         }
         self.chain.fill_waiting(&fills, &replaces).await;
         self.note_stored(&fills);
-        for (key, entry) in &fills {
+        for ((key, entry), spared) in fills.iter().zip(spared) {
             self.looks.detach(key);
-            if !self.loading.is_outdated(key, entry.as_of()) {
+            if !spared && !self.loading.is_outdated(key, entry.as_of()) {
                 self.chain.refill_now(key, entry);
             }
         }

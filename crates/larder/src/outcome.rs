@@ -39,6 +39,9 @@ pub struct ReadOptions {
     pub policy: PolicyPatch,
     /// Who waits for a load: one in the background gives way to others of its source.
     pub urgency: Urgency,
+    /// Whether what it brings, or finds in a tier that waits, is left out of the tiers in memory, if there
+    /// are others: it is not what somebody asks for just now.
+    pub spares_memory: bool,
     /// A bound that its calls count towards, beside those of their sources. A read that finds a load
     /// under way waits for that, whatever its bound.
     pub slots: Option<Slots>,
@@ -87,6 +90,13 @@ impl ReadOptions {
     #[must_use]
     pub fn in_background(mut self) -> Self {
         self.urgency = Urgency::Background;
+        self
+    }
+
+    /// Leaves what it brings out of the tiers in memory, if there are others.
+    #[must_use]
+    pub fn sparing_memory(mut self) -> Self {
+        self.spares_memory = true;
         self
     }
 

@@ -109,14 +109,10 @@ fn for_people(forecast: &Forecast, config: &CacheConfig) -> String {
     let mut text = table::render(&headings, &rows) + "\n";
     for one in forecast.sources.iter().filter(|one| one.beyond_quota() > 0) {
         let (source, beyond) = (Escaped(&one.source), one.beyond_quota());
-        text.push_str(&match one.quota.and_then(|quota| quota.resets_in) {
-            Some(resets) => format!(
-                "{source}: {beyond} calls are more than its quota has left; it lets the next one \
-                 through in {}\n",
-                table::age(resets)
-            ),
-            None => format!("{source}: {beyond} calls are more than its quota has left\n"),
+        let when = one.quota.and_then(|quota| quota.resets_in).map_or_else(String::new, |resets| {
+            format!("; it lets the next one through in {}", table::age(resets))
         });
+        text = text + &format!("{source}: {beyond} calls are more than its quota has left{when}\n");
     }
     let cost = total_cost(forecast, config).map(|cost| format!(", at a cost of {cost:.2}"));
     let paced = forecast.paced();

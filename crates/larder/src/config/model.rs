@@ -196,7 +196,7 @@ impl Default for CacheConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PrefetchConfig {
-    /// Has no effect yet. Default: true.
+    /// Whether programs that fetch neighbours ahead do so. Default: true.
     #[serde(deserialize_with = "text::text")]
     pub enabled: bool,
     /// How far `larder warm --nearby` goes if it is not told. Default: 50.

@@ -91,7 +91,7 @@ pub(super) const CACHE: Kind = Kind::Section(&[
     field(
         "prefetch",
         Kind::Section(&[
-            field("enabled", Kind::Leaf(Mark::Unused)),
+            leaf("enabled"),
             // Half of the Earth's girth is the farthest anything can be.
             number("nearby_radius_miles", 0.0, 12_500.0),
             number("max_parallel_requests", 1.0, 10_000.0),

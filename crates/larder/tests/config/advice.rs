@@ -304,7 +304,7 @@ fn advice_names_the_layer_that_a_setting_came_from() {
 fn advice_comes_in_the_order_of_the_settings_after_what_nothing_reads() {
     let loaded = load(&cache(&[
         "sources: {a: {soft_timeout: 1s}}",
-        "prefetch: {enabled: true}",
+        "monitoring: {alert_on_low_hit_rate: 0.5}",
         "defaults: {throttle: 1h, stale_if_error: 1m}",
         "redis: {required: true}",
     ]));
@@ -312,7 +312,11 @@ fn advice_comes_in_the_order_of_the_settings_after_what_nothing_reads() {
     let settings: Vec<&str> = warnings.iter().map(|it| it.setting.as_str()).collect();
     assert_eq!(
         settings,
-        ["cache.prefetch.enabled", "cache.redis.required", "cache.defaults.stale_if_error",]
+        [
+            "cache.monitoring.alert_on_low_hit_rate",
+            "cache.redis.required",
+            "cache.defaults.stale_if_error",
+        ]
     );
 }
 

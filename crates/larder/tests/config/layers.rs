@@ -34,11 +34,8 @@ fn the_existing_section_loads_as_it_stands() {
     assert_eq!(config.ttl_for("unheard_of"), Ttl::days(30));
     assert_eq!(config.tiers(), [TierKind::Memory, TierKind::Sqlite]);
     let unused: Vec<&str> = loaded.warnings.iter().map(|it| it.setting.as_str()).collect();
-    let expected = [
-        "cache.prefetch.enabled",
-        "cache.monitoring.alert_on_low_hit_rate",
-        "cache.monitoring.alert_on_high_latency_ms",
-    ];
+    let expected =
+        ["cache.monitoring.alert_on_low_hit_rate", "cache.monitoring.alert_on_high_latency_ms"];
     assert_eq!(unused, expected);
 }
 
