@@ -70,7 +70,7 @@ async fn the_neighbours_of_what_is_asked_for_are_fetched_behind_it_and_once() {
 async fn what_somebody_waits_for_goes_first_and_a_reserve_is_left_to_it() {
     let asked = Asked::default();
     let limits = Limits::default().rate(20, Duration::from_secs(1));
-    let limits = limits.quota(10, Duration::from_secs(3_600)).reserve(0.5);
+    let limits = limits.quota(10, Duration::from_hours(1)).reserve(0.5);
     let cache = cache(&asked, OriginOptions::default().limits(limits), 16 << 20);
     let prefetch = Prefetch::new(&cache, 300.0, 5);
     prefetch.get("a", boulder(), &BTreeMap::new()).await.unwrap();

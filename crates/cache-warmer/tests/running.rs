@@ -113,7 +113,7 @@ async fn what_is_fresh_is_asked_for_only_if_it_is_to_be_refreshed_or_too_old() {
     clock.advance(Duration::from_secs(100));
     run(warmer(&cache, &["a"], 15)).await;
     assert_eq!(calls(&asked), 15);
-    let total = run(warmer(&cache, &["a"], 15).max_age(Duration::from_secs(60))).await.total();
+    let total = run(warmer(&cache, &["a"], 15).max_age(Duration::from_mins(1))).await.total();
     assert_eq!((total.fetched, total.fresh), (10, 5), "those of the first run");
     let total = run(warmer(&cache, &["a"], 15).refresh(true)).await.total();
     assert_eq!((total.fetched, calls(&asked)), (15, 40));
@@ -194,7 +194,7 @@ async fn a_source_that_waits_for_its_rate_takes_no_place_of_the_others() {
 #[tokio::test]
 async fn at_the_end_of_a_quota_the_rest_is_left_and_the_forecast_knew() {
     let (scarce, plenty) = (Asked::default(), Asked::default());
-    let limits = Limits::default().quota(5, Duration::from_secs(86_400));
+    let limits = Limits::default().quota(5, Duration::from_hours(24));
     let cache = builder()
         .origin("scarce", flaky(&scarce, |_| None))
         .origin("plenty", flaky(&plenty, |_| None))

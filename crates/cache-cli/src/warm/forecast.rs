@@ -107,13 +107,14 @@ fn for_people(forecast: &Forecast, config: &CacheConfig) -> String {
         })
         .collect();
     let mut text = table::render(&headings, &rows) + "\n";
-    for one in forecast.sources.iter().filter(|one| one.beyond_quota() > 0) {
-        let (source, beyond) = (Escaped(&one.source), one.beyond_quota());
+    let beyond = forecast.sources.iter().filter(|one| one.beyond_quota() > 0).map(|one| {
         let when = one.quota.and_then(|quota| quota.resets_in).map_or_else(String::new, |resets| {
             format!("; it lets the next one through in {}", table::age(resets))
         });
-        text = text + &format!("{source}: {beyond} calls are more than its quota has left{when}\n");
-    }
+        let (source, beyond) = (Escaped(&one.source), one.beyond_quota());
+        format!("{source}: {beyond} calls are more than its quota has left{when}\n")
+    });
+    text.extend(beyond);
     let cost = total_cost(forecast, config).map(|cost| format!(", at a cost of {cost:.2}"));
     let paced = forecast.paced();
     let time = if paced.is_zero() {
