@@ -11,7 +11,7 @@ use std::{
 use cache_warmer::{Gazetteer, Summary, TaskOutcome, Warmer};
 use larder::{
     Cache, CacheBuilder, Clock, Limits, Load, Loaded, Origin, OriginError, OriginErrorKind,
-    OriginOptions, Request, origin_fn, tiers::MemoryTier,
+    OriginOptions, Policy, Request, origin_fn, tiers::MemoryTier,
 };
 use tier_testkit::ManualClock;
 
@@ -245,4 +245,71 @@ async fn a_run_behind_the_program_is_watched_paused_resumed_and_cancelled() {
     // What was fetched is the state: only the rest is asked for.
     let rest = warmer(&cache, &["a"], 400).spawn().join().await.unwrap().total();
     assert_eq!((rest.fresh, rest.fetched), (total.fetched, 400 - total.fetched));
+}
+
+#[tokio::test]
+async fn what_is_stale_is_waited_for_and_not_taken_for_fresh() {
+    let (asked, clock) = (Asked::default(), Arc::new(ManualClock::default()));
+    let tier = MemoryTier::with_clock(64 << 20, Arc::clone(&clock) as Arc<dyn Clock>);
+    let hour = Duration::from_hours(1);
+    let policy = Policy::ttl(hour).stale_while_revalidate(hour).stale_if_error(hour * 24);
+    let fails = |number: usize| (number >= 20).then_some(OriginErrorKind::Status(503));
+    let cache = Cache::builder()
+        .tier(tier)
+        .clock(Arc::clone(&clock) as _)
+        .default_policy(policy)
+        .origin("a", flaky(&asked, fails))
+        .build()
+        .unwrap();
+    run(warmer(&cache, &["a"], 10)).await;
+    clock.advance(hour + Duration::from_mins(1));
+    let total = run(warmer(&cache, &["a"], 10)).await.total();
+    assert_eq!((total.fetched, total.fresh, total.calls), (10, 0, 10));
+    clock.advance(hour + Duration::from_mins(1));
+    let summary = run(warmer(&cache, &["a"], 10)).await;
+    let total = summary.total();
+    assert_eq!((total.failed, total.fresh, total.fetched), (10, 0, 0), "stale is no news");
+    assert_eq!(calls(&asked), 20 + 10 * 4, "and is no reason not to try again");
+}
+
+#[tokio::test]
+async fn a_source_that_asks_to_be_left_alone_is_waited_for() {
+    let asked = Asked::default();
+    let notes = Arc::clone(&asked);
+    let origin = origin_fn(move |load: Load| {
+        let number = {
+            let mut asked = notes.lock().unwrap();
+            asked.push(vec![market(&load.request)]);
+            asked.len()
+        };
+        async move {
+            if number % 20 == 5 {
+                let error = OriginError::new(OriginErrorKind::Status(429), "a", "slow down");
+                return Err(error.with_retry_after(Some(Duration::from_millis(100))));
+            }
+            Ok(Loaded::new("v"))
+        }
+    });
+    let cache = builder().origin("a", origin).build().unwrap();
+    let total = run(warmer(&cache, &["a"], 120)).await.total();
+    assert_eq!((total.fetched, total.failed, total.left()), (120, 0, 0), "seven times it asks");
+}
+
+#[tokio::test]
+async fn a_paused_run_that_is_joined_or_dropped_goes_on() {
+    let asked = Asked::default();
+    let cache = builder().origin("a", flaky(&asked, |_| None)).build().unwrap();
+    let joined = warmer(&cache, &["a"], 20).spawn();
+    joined.pause();
+    let joined = tokio::time::timeout(Duration::from_secs(30), joined.join()).await;
+    assert_eq!(joined.unwrap().unwrap().total().fetched, 20);
+    let dropped = warmer(&cache, &["a"], 40).spawn();
+    dropped.pause();
+    drop(dropped);
+    let all = async {
+        while calls(&asked) < 40 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
 }

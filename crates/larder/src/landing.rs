@@ -68,7 +68,10 @@ impl Inner {
         self.note_stored(&fills);
         for ((key, entry), spared) in fills.iter().zip(spared) {
             self.looks.detach(key);
-            if !spared && !self.loading.is_outdated(key, entry.as_of()) {
+            if spared {
+                // A look may have found there what the others had before.
+                self.chain.pass_leading(key, entry);
+            } else if !self.loading.is_outdated(key, entry.as_of()) {
                 self.chain.refill_now(key, entry);
             }
         }

@@ -49,7 +49,11 @@ impl Terms {
     pub(crate) async fn slot(&self, source: &str) -> Result<Option<Slot>, OriginError> {
         match &self.slots {
             None => Ok(None),
-            Some(slots) => slots.take().await.map(Some).ok_or_else(|| stopped(source)),
+            Some(slots) => {
+                let slot = slots.take().await.ok_or_else(|| stopped(source))?;
+                slots.note_call();
+                Ok(Some(slot))
+            }
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Policy {
     /// not to be served but so that the origin can answer that it still holds; not where the loader
     /// has said how long it is of use. Default: 30 days.
     pub revalidate_for: Duration,
+    /// Whether that also holds for values without either, so that what comes next can be compared with
+    /// them. Default: no.
+    pub keeps_expired: bool,
     /// Share of the lifetime, above 0 and below 1, after which a hit starts a refresh behind it.
     /// Default: none.
     pub refresh_ahead: Option<f64>,
@@ -95,6 +98,7 @@ impl Policy {
             stale_while_revalidate: stale_while_revalidate.unwrap_or(self.stale_while_revalidate),
             stale_if_error: stale_if_error.unwrap_or(self.stale_if_error),
             revalidate_for: revalidate_for.unwrap_or(self.revalidate_for),
+            keeps_expired: self.keeps_expired,
             refresh_ahead: refresh_ahead.unwrap_or(self.refresh_ahead),
             negative_ttl: negative_ttl.unwrap_or(self.negative_ttl),
             soft_timeout: soft_timeout.unwrap_or(self.soft_timeout),
@@ -131,7 +135,8 @@ impl Policy {
     /// How long a value may be of use after it is no longer fresh.
     fn stale_for(&self, lifetime: &Lifetime) -> Duration {
         let served = self.stale_while_revalidate.max(self.stale_if_error);
-        if lifetime.has_validator { served.max(self.revalidate_for) } else { served }
+        let is_kept = lifetime.has_validator || self.keeps_expired;
+        if is_kept { served.max(self.revalidate_for) } else { served }
     }
 
     /// The limits of a value loaded at `now`; `None` if it is not to be stored.
@@ -228,6 +233,7 @@ impl Default for Policy {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             revalidate_for: Duration::from_hours(30 * 24),
+            keeps_expired: false,
             refresh_ahead: None,
             negative_ttl: Duration::ZERO,
             soft_timeout: None,
@@ -299,6 +305,8 @@ setters! { Policy,
     stale_if_error: Duration;
     /// Keeps values with a validator for so long, to ask whether they still hold.
     revalidate_for: Duration;
+    /// Whether values without a validator are kept for so long, too.
+    keeps_expired: bool;
     /// Refreshes behind hits after this share of the lifetime.
     refresh_ahead: f64;
     /// Stores the answer "there is none" for so long.

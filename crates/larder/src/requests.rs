@@ -165,7 +165,8 @@ impl Cache {
     }
 
     /// Calls to origins that requests need which are not stored: one for each of
-    /// [`Cache::batches`], and for a range as many as its missing chunks take.
+    /// [`Cache::batches`], and for a range as many as its missing chunks take, or all of them if it
+    /// `renews` what is stored.
     ///
     /// # Errors
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
@@ -173,14 +174,14 @@ impl Cache {
         not(feature = "series"),
         expect(clippy::unused_async, reason = "ranges are looked up")
     )]
-    pub async fn calls_for(&self, requests: &[Request]) -> Result<usize, Error> {
+    pub async fn calls_for(&self, requests: &[Request], renews: bool) -> Result<usize, Error> {
         let mut calls = 0;
         for batch in self.batches(requests) {
             #[cfg(feature = "series")]
             if let [only] = *batch
                 && let Some((series, range)) = self.inner.range_of(&requests[only])?
             {
-                calls += self.calls_for_range(series, &requests[only], range).await?;
+                calls += self.calls_for_range(series, &requests[only], (range, renews)).await?;
                 continue;
             }
             calls += usize::from(!batch.is_empty());

@@ -127,8 +127,8 @@ impl Limits {
         self.rate.is_some() || self.quota.is_some()
     }
 
-    /// Calls that the quota lets through in its window.
-    pub(crate) fn allowance(&self, urgency: Urgency) -> Option<u32> {
+    /// Calls that the quota lets through in its window; `None` without one.
+    pub fn allowance(&self, urgency: Urgency) -> Option<u32> {
         let count = self.quota?.count;
         Some(match urgency {
             Urgency::Foreground => count,

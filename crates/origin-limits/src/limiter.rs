@@ -194,6 +194,9 @@ impl Limiter {
                     Err(unwanted) => return Ok(Err(unwanted)),
                 };
                 let Some(wait) = self.pass(urgency).await? else {
+                    if let Some(slots) = slots {
+                        slots.note_call();
+                    }
                     return Ok(Ok((Permit { _under_way: under_way, _slot: slot }, given)));
                 };
                 drop((given, slot));

@@ -1,6 +1,9 @@
 //! A bound for the calls of several sources together.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -9,7 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// A call that waits for its source's limits takes none of them: sources that are slow to let calls
 /// through do not hold up the others.
 #[derive(Clone, Debug)]
-pub struct Slots(Arc<Inner>);
+pub struct Slots {
+    shared: Arc<Inner>,
+    /// Calls made with this handle and its clones.
+    calls: Arc<AtomicU64>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -30,12 +37,28 @@ impl Slots {
     pub fn new(most: usize) -> Self {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         let (free, state) = (Arc::new(Semaphore::new(most)), watch::Sender::new(State::Open));
-        Self(Arc::new(Inner { free, most, state }))
+        Self { shared: Arc::new(Inner { free, most, state }), calls: Arc::default() }
+    }
+
+    /// The same bound, with a count of calls of its own.
+    #[must_use]
+    pub fn counted_apart(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), calls: Arc::default() }
+    }
+
+    /// Calls that were begun with this handle and its clones.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a call begins.
+    pub fn note_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Calls that are under way now.
     pub fn under_way(&self) -> usize {
-        self.0.most - self.0.free.available_permits().min(self.0.most)
+        self.shared.most - self.shared.free.available_permits().min(self.shared.most)
     }
 
     /// Lets no further call begin until [`Slots::resume`].
@@ -54,7 +77,7 @@ impl Slots {
     }
 
     fn change(&self, to: State) {
-        self.0.state.send_if_modified(|state| {
+        self.shared.state.send_if_modified(|state| {
             let changes = *state != State::Closed && *state != to;
             if changes {
                 *state = to;
@@ -65,18 +88,18 @@ impl Slots {
 
     /// Whether no further call begins.
     pub fn is_closed(&self) -> bool {
-        *self.0.state.borrow() == State::Closed
+        *self.shared.state.borrow() == State::Closed
     }
 
     /// Waits until no further call begins. Cancel safe.
     pub async fn closed(&self) {
         // The sender is not dropped while it is borrowed.
-        _ = self.0.state.subscribe().wait_for(|state| *state == State::Closed).await;
+        _ = self.shared.state.subscribe().wait_for(|state| *state == State::Closed).await;
     }
 
     /// A place for one call, held while it is under way; `None` if no further one begins. Cancel safe.
     pub async fn take(&self) -> Option<Slot> {
-        let mut states = self.0.state.subscribe();
+        let mut states = self.shared.state.subscribe();
         loop {
             let state = *states.wait_for(|state| *state != State::Paused).await.ok()?;
             if state == State::Closed {
@@ -86,7 +109,7 @@ impl Slots {
                 biased;
                 // It may be paused or closed while this waits.
                 _ = states.changed() => continue,
-                permit = Arc::clone(&self.0.free).acquire_owned() => permit.ok()?,
+                permit = Arc::clone(&self.shared.free).acquire_owned() => permit.ok()?,
             };
             if *states.borrow() == State::Open {
                 return Some(Slot(permit));
@@ -98,7 +121,7 @@ impl Slots {
 impl PartialEq for Slots {
     /// Whether both are the same bound.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use larder::{Error, QuotaUsage, Request};
+use larder::{Error, QuotaUsage, Request, Urgency};
 
 use super::{Warmer, check::Need};
 use crate::task::Task;
@@ -33,12 +33,15 @@ pub struct SourceForecast {
     pub paced: Option<Duration>,
     /// How much of its quota is used now; `None` without a quota.
     pub quota: Option<QuotaUsage>,
+    /// Calls that a run may make within it: what is reserved for others aside.
+    pub allowed: Option<u32>,
 }
 
 impl SourceForecast {
     /// Calls that the quota does not allow before it lets further ones through.
     pub fn beyond_quota(&self) -> usize {
-        let left = self.quota.map(|quota| quota.allowed.saturating_sub(quota.used) as usize);
+        let left = self.quota.zip(self.allowed);
+        let left = left.map(|(quota, allowed)| allowed.saturating_sub(quota.used) as usize);
         left.map_or(0, |left| self.calls.saturating_sub(left))
     }
 }
@@ -55,6 +58,15 @@ impl Forecast {
     }
 }
 
+/// What is to be asked of one source.
+#[derive(Default)]
+struct Wanted {
+    planned: usize,
+    fresh: usize,
+    missing: Vec<Request>,
+    renewed: Vec<Request>,
+}
+
 impl Warmer {
     /// Finds out what a run would take. Asks no origin.
     ///
@@ -63,27 +75,32 @@ impl Warmer {
     pub async fn forecast(&self) -> Result<Forecast, Error> {
         let needs = self.needs().await;
         let mut forecast = Forecast::default();
-        let mut wanted: BTreeMap<&str, (usize, usize, Vec<Request>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
         for (task, need) in self.tasks.iter().zip(needs) {
-            let (planned, fresh, requests) = wanted.entry(&task.source).or_default();
-            *planned += 1;
+            let wanted = wanted.entry(&task.source).or_default();
+            wanted.planned += 1;
             match (&need, &task.request) {
-                (Need::Fresh { .. }, _) => *fresh += 1,
-                (Need::Renew | Need::Missing, Ok(request)) => requests.push(request.clone()),
+                (Need::Fresh { .. }, _) => wanted.fresh += 1,
+                (Need::Renew, Ok(request)) => wanted.renewed.push(request.clone()),
+                (Need::Missing, Ok(request)) => wanted.missing.push(request.clone()),
                 (Need::Impossible(error), _) | (_, Err(error)) => {
                     forecast.impossible.push((Task::clone(task), error.clone()));
                 }
             }
         }
-        for (source, (planned, fresh, requests)) in wanted {
-            let calls = self.cache.calls_for(&requests).await?;
-            let rate = self.cache.limits(source).and_then(|limits| limits.rate);
+        for (source, Wanted { planned, fresh, missing, renewed }) in wanted {
+            let calls = self.cache.calls_for(&missing, false).await?
+                + self.cache.calls_for(&renewed, true).await?;
+            let limits = self.cache.limits(source);
+            let allowed = limits.as_ref().and_then(|it| it.allowance(Urgency::Background));
+            let rate = limits.and_then(|limits| limits.rate);
             let paced = rate.map(|rate| {
                 rate.per.mul_f64(calls.saturating_sub(1) as f64 / f64::from(rate.count.max(1)))
             });
             let quota = self.cache.quota(source).await;
             let source = source.to_owned();
-            forecast.sources.push(SourceForecast { source, planned, fresh, calls, paced, quota });
+            let of = SourceForecast { source, planned, fresh, calls, paced, quota, allowed };
+            forecast.sources.push(of);
         }
         Ok(forecast)
     }

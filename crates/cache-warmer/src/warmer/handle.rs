@@ -8,14 +8,15 @@ use tokio::{
 
 use super::{Event, Summary, Warmer};
 
-/// A run that goes on by itself; dropping this lets it.
+/// A run that goes on by itself; dropping this lets it, if it was paused, too.
 #[derive(Debug)]
 pub struct Warming {
     events: mpsc::UnboundedReceiver<Event>,
     slots: Slots,
     /// Dropped or used, it ends the run.
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Summary>,
+    /// Gone once it is joined.
+    task: Option<JoinHandle<Summary>>,
 }
 
 impl Warmer {
@@ -42,7 +43,7 @@ impl Warmer {
             };
             self.run_within(&within, observe, stopped).await
         });
-        Warming { events, slots, stop: Some(stop), task }
+        Warming { events, slots, stop: Some(stop), task: Some(task) }
     }
 }
 
@@ -75,11 +76,23 @@ impl Warming {
         }
     }
 
-    /// Waits for the end of the run. Cancel safe: the run goes on.
+    /// Waits for the end of the run, which goes on if it was paused. Cancel safe: the run goes on.
     ///
     /// # Errors
     /// When the run panicked, or the runtime is being shut down.
-    pub async fn join(self) -> Result<Summary, JoinError> {
-        self.task.await
+    pub async fn join(mut self) -> Result<Summary, JoinError> {
+        self.slots.resume();
+        match self.task.take() {
+            Some(task) => task.await,
+            // It is there until it is joined, which happens once.
+            None => Ok(Summary::default()),
+        }
+    }
+}
+
+impl Drop for Warming {
+    fn drop(&mut self) {
+        // Nobody else could.
+        self.slots.resume();
     }
 }

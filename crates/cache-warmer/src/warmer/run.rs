@@ -13,7 +13,9 @@ use futures_util::{
     future::{Either, select},
     stream::{self, SelectAll},
 };
-use larder::{Error, Hit, OriginErrorKind, ReadOptions, Request, ServedBy, Slots};
+use larder::{
+    Error, Hit, OriginError, OriginErrorKind, PolicyPatch, ReadOptions, Request, ServedBy, Slots,
+};
 
 use super::{Event, Summary, TaskOutcome, Warmer, check::Need};
 use crate::changes::Change;
@@ -22,6 +24,10 @@ use crate::changes::Change;
 const ROUNDS: u32 = 3;
 /// Longest time that a source is waited for that asks to be left alone.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// How often a unit waits for that.
+const PATIENT_TRIES: u32 = 5;
+/// How long a call may take with all its waiting for limits.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// Tasks that are asked for by one call, by their place.
 #[derive(Clone, Debug)]
@@ -52,6 +58,8 @@ enum Remedy {
 struct Course<'w> {
     warmer: &'w Warmer,
     slots: &'w Slots,
+    /// The same slots, by source: each counts its calls.
+    by_source: BTreeMap<String, Slots>,
     /// Sources that are to be left alone, and why.
     left: Mutex<BTreeMap<String, Error>>,
 }
@@ -65,7 +73,9 @@ impl Warmer {
     ) -> Summary {
         let began = Instant::now();
         let mut summary = Summary::planned(&self.tasks);
-        let course = Course { warmer: &self, slots, left: Mutex::default() };
+        let by_source = summary.sources.keys().map(|name| (name.clone(), slots.counted_apart()));
+        let by_source = by_source.collect();
+        let course = Course { warmer: &self, slots, by_source, left: Mutex::default() };
         let mut stop = pin!(stop.fuse());
         let (mut missing, mut renewed) = (Vec::new(), Vec::new());
         for (place, need) in self.needs().await.into_iter().enumerate() {
@@ -97,9 +107,6 @@ impl Warmer {
                 observe(&event);
             };
             let again = course.pass(units, round == ROUNDS, &mut note, stop.as_mut()).await;
-            for (source, calls) in again.calls {
-                summary.of(&source).calls += calls;
-            }
             for change in &again.changes {
                 summary.of(&change.source).changed += 1;
             }
@@ -117,7 +124,11 @@ impl Warmer {
             pause = pause.saturating_mul(3);
         }
         if let Some(watch) = &self.watch {
-            watch.tell(&changes).await;
+            // Whoever stops the run does not wait for others to be told.
+            _ = select(stop.as_mut(), pin!(watch.tell(&changes))).await;
+        }
+        for (source, slots) in &course.by_source {
+            summary.of(source).calls = usize::try_from(slots.calls()).unwrap_or(usize::MAX);
         }
         summary.elapsed = began.elapsed();
         summary
@@ -130,8 +141,6 @@ struct Again {
     units: Vec<Unit>,
     /// How long those who are to be asked again want to be left alone.
     pause: Duration,
-    /// Calls made, by source.
-    calls: BTreeMap<String, usize>,
     /// What was found to have changed.
     changes: Vec<Change>,
 }
@@ -191,14 +200,6 @@ impl Course<'_> {
             };
             let Some(Answered { unit, answers, changes, elapsed }) = next else { break };
             again.changes.extend(changes);
-            let came = |answer: &Result<Hit, Error>| match answer {
-                Ok(hit) => hit.served_by() == ServedBy::Origin || hit.failure().is_some(),
-                Err(error) => was_asked(error),
-            };
-            if answers.iter().any(came) {
-                let source = self.warmer.tasks[unit.tasks[0]].source.clone();
-                *again.calls.entry(source).or_default() += 1;
-            }
             for (place, answer) in unit.tasks.iter().zip(answers) {
                 let bytes = answer.as_ref().map_or(0, |hit| hit.value().len() as u64);
                 let outcome = self.outcome(*place, answer, is_last);
@@ -226,22 +227,74 @@ impl Course<'_> {
         let requests: Vec<Request> =
             tasks.clone().filter_map(|task| task.request.as_ref().ok().cloned()).collect();
         let source = tasks.map(|task| task.source.as_str()).next().unwrap_or_default();
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-        let mut old = Vec::new();
-        let answers: Vec<Result<Hit, Error>> = if let Some(error) = left {
-            requests.iter().map(|_| Err(error.clone())).collect()
-        } else {
-            let options = if unit.renews { ReadOptions::refresh() } else { ReadOptions::default() };
-            let options = options.in_background().within(self.slots);
-            old = self.stored(&requests).await;
-            match self.warmer.cache.request_many_with(&requests, options).await {
-                Ok(answers) => answers,
-                Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        let old = self.stored(&requests).await;
+        let mut answers = self.ask(source, &unit, &requests).await;
+        for _ in 0..PATIENT_TRIES {
+            // A source that asks to be left alone for a while is waited for; the others go on.
+            let pauses = answers.iter().filter_map(|answer| pause_of(answer.as_ref().err()?));
+            let Some(pause) = pauses.max().filter(|pause| *pause <= LONGEST_PAUSE) else { break };
+            if self.warmer.fail_fast {
+                break;
             }
-        };
+            tokio::select! {
+                biased;
+                () = self.slots.closed() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+            answers = self.ask(source, &unit, &requests).await;
+        }
         let elapsed = began.elapsed();
         let changes = self.changes(&unit, &old, &answers).await;
         Answered { unit, answers, changes, elapsed }
+    }
+
+    /// What comes of asking for one unit now.
+    async fn ask(
+        &self,
+        source: &str,
+        unit: &Unit,
+        requests: &[Request],
+    ) -> Vec<Result<Hit, Error>> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
+        let all = |error: Error| requests.iter().map(|_| Err(error.clone())).collect();
+        if let Some(error) = left {
+            return all(error);
+        }
+        if self.slots.is_closed() {
+            let why = "it was stopped before it was asked";
+            return all(OriginError::new(OriginErrorKind::GaveUp, source, why).into());
+        }
+        let mut answers: Vec<Option<Result<Hit, Error>>> = requests.iter().map(|_| None).collect();
+        if !unit.renews {
+            // Somebody else may have asked meanwhile; what is stale will not do.
+            let options = ReadOptions::cached_only();
+            let stored = self.warmer.cache.request_many_with(requests, options).await;
+            for (slot, hit) in answers.iter_mut().zip(stored.unwrap_or_default()) {
+                *slot = hit.ok().filter(|hit| !hit.is_stale()).map(Ok);
+            }
+        }
+        let asked: Vec<Request> = requests
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_none())
+            .map(|(request, _)| request.clone())
+            .collect();
+        if !asked.is_empty() {
+            // Waiting for limits is no part of a load's time: whoever warms has all night.
+            let patch = PolicyPatch::default()
+                .soft_timeout(Duration::ZERO)
+                .hard_timeout(LONGEST_WAIT)
+                .throttle(Duration::ZERO);
+            let slots = self.by_source.get(source).unwrap_or(self.slots);
+            let options = ReadOptions::refresh().policy(patch).in_background().within(slots);
+            let came = match self.warmer.cache.request_many_with(&asked, options).await {
+                Ok(came) => came,
+                Err(error) => asked.iter().map(|_| Err(error.clone())).collect(),
+            };
+            let mut came = came.into_iter();
+            answers.iter_mut().filter(|it| it.is_none()).for_each(|slot| *slot = came.next());
+        }
+        answers.into_iter().flatten().collect()
     }
 
     /// What is stored of requests, however stale, if changes are watched.
@@ -295,11 +348,13 @@ impl Course<'_> {
                 left.entry(source.clone()).or_insert_with(|| error.clone());
                 TaskOutcome::Left(Some(error))
             }
+            // It would have been tried again.
+            Remedy::Again(_) if self.slots.is_closed() => TaskOutcome::Left(None),
             _ if self.warmer.fail_fast => {
                 self.slots.close();
                 TaskOutcome::Failed(error)
             }
-            Remedy::Again(_) if !is_last && !self.slots.is_closed() => TaskOutcome::Retrying(error),
+            Remedy::Again(_) if !is_last => TaskOutcome::Retrying(error),
             Remedy::Again(_) | Remedy::Nothing => TaskOutcome::Failed(error),
         }
     }
@@ -310,14 +365,15 @@ fn is_stopped(error: &Error) -> bool {
     matches!(error, Error::Origin(origin) if origin.kind() == OriginErrorKind::GaveUp)
 }
 
-/// Whether an origin was asked before this failed.
-fn was_asked(error: &Error) -> bool {
+/// How long a source asks to be left alone.
+fn pause_of(error: &Error) -> Option<Duration> {
     match error {
-        Error::Origin(origin) => {
-            !matches!(origin.kind(), OriginErrorKind::GaveUp | OriginErrorKind::Quota)
-        }
-        Error::LoadTimedOut { .. } => true,
-        _ => false,
+        Error::LeftAlone { after, .. } => Some(*after),
+        Error::Origin(origin) => match origin.kind() {
+            OriginErrorKind::Quota | OriginErrorKind::Status(429 | 503) => origin.retry_after(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -329,7 +385,7 @@ fn remedy(error: &Error) -> Remedy {
         Error::LeftAlone { after, .. } => patient(*after),
         Error::LoadTimedOut { .. } => Remedy::Again(Duration::ZERO),
         Error::Origin(origin) => match origin.kind() {
-            OriginErrorKind::Quota => Remedy::Later,
+            OriginErrorKind::Quota => patient(origin.retry_after().unwrap_or(Duration::MAX)),
             OriginErrorKind::Network
             | OriginErrorKind::Timeout
             | OriginErrorKind::Unusable

@@ -17,6 +17,8 @@ use crate::{
 const COMPARED_HERE: usize = 64 << 10;
 /// Notices that are sent at a time.
 const SENT_AT_A_TIME: usize = 4;
+/// After so many notices that reached nobody the rest is not sent: each takes minutes to fail.
+const GIVEN_UP_AFTER: usize = 3;
 
 /// Compares what a run fetches with what was stored before, logs and notes differences, and has people
 /// told of those of critical sources. Cheap to clone.
@@ -106,12 +108,18 @@ impl Watch {
         let sent = critical.map(async |change| (change, notifier.notify(change).await));
         let sent: Vec<_> = sent.collect();
         let mut sent = stream::iter(sent).buffer_unordered(SENT_AT_A_TIME);
+        let mut lost = 0;
         while let Some((change, results)) = sent.next().await {
+            lost += usize::from(!results.is_empty() && results.iter().all(|(_, it)| it.is_err()));
             for (to, result) in results {
                 if let Err(error) = result {
                     let key = &change.key;
                     tracing::warn!(to, key, %error, "nobody was told of a change");
                 }
+            }
+            if lost == GIVEN_UP_AFTER {
+                tracing::warn!("nobody can be told of changes; those left are only noted");
+                return;
             }
         }
     }

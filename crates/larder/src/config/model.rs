@@ -9,7 +9,7 @@ use crate::{Policy, TierOptions};
 use super::{
     compression::CompressionConfig,
     error::ConfigError,
-    jobs::{JobConfig, NotifyConfig},
+    jobs::{ChangesConfig, JobConfig, NotifyConfig},
     loader::Loader,
     policies::{DefaultsConfig, SourceConfig},
     text,
@@ -152,6 +152,9 @@ impl CacheConfig {
         let mut patch = own.map(SourceConfig::patch).unwrap_or_default();
         patch.ttl = Some(self.ttl_for(source).into());
         let mut policy = self.defaults.policy().patched(&patch);
+        // What is compared must be there.
+        policy.keeps_expired =
+            own.is_some_and(|own| own.critical || own.changes != ChangesConfig::default());
         policy.version = own.and_then(|own| own.version.as_deref()).map(Into::into);
         policy
     }

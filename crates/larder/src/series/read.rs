@@ -125,7 +125,9 @@ impl Cache {
             tiers.iter().map(Guard::by).position(|tier| tier == *by).unwrap_or(tiers.len())
         };
         let by = parts.iter().map(|part| part.hit.by()).max_by_key(distance).unwrap_or(By::ORIGIN);
-        let revalidated = parts.iter().any(|part| part.hit.is_revalidated());
+        // Only if nothing that the origin was asked about has changed.
+        let mut asked = parts.iter().filter(|part| part.hit.by() == By::ORIGIN).peekable();
+        let revalidated = asked.peek().is_some() && asked.all(|part| part.hit.is_revalidated());
         let hit = Hit::new(entry, by, self.inner.clock.now()).revalidated(revalidated);
         let stale =
             parts.iter().find_map(|part| Some((part.hit.stale_reason()?, part.hit.failure())));

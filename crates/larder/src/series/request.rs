@@ -50,12 +50,12 @@ impl Cache {
         &self,
         series: &Series,
         request: &Request,
-        range: DateRange,
+        (range, renews): (DateRange, bool),
     ) -> Result<usize, Error> {
         let problem = |problem| Error::Series { name: request.source().to_owned(), problem };
         let plan = Plan::new(series, request, range).map_err(problem)?;
         let stored = self.get_many(&plan.keys()).await?;
-        let is_missing = |hit: &Result<Option<Hit>, Error>| !matches!(hit, Ok(Some(_)));
+        let is_missing = |hit: &Result<Option<Hit>, Error>| renews || !matches!(hit, Ok(Some(_)));
         let missing: Vec<bool> = stored.iter().map(is_missing).collect();
         let runs = missing.chunk_by(|one, next| one == next).filter(|run| run[0]);
         Ok(runs.map(|run| run.len().div_ceil(plan.per_call)).sum())
