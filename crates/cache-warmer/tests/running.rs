@@ -313,3 +313,29 @@ async fn a_paused_run_that_is_joined_or_dropped_goes_on() {
     };
     tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
 }
+
+#[tokio::test]
+async fn whoever_asks_for_something_does_not_wait_for_a_run_that_is_paused_or_stopped() {
+    let asked = Asked::default();
+    let limits = Limits::default().rate(20, Duration::from_secs(1));
+    let cache = builder()
+        .origin("a", flaky(&asked, |_| None))
+        .origin_options("a", OriginOptions::default().limits(limits))
+        .build()
+        .unwrap();
+    let plan = warmer(&cache, &["a"], 40).parallel(40);
+    let requests: Vec<Request> =
+        plan.tasks().iter().map(|task| task.request().unwrap().clone()).collect();
+    let mut run = plan.spawn();
+    run.next_event().await.unwrap();
+    run.pause();
+    // All that is left waits for its turn, and is paused.
+    let last = requests.last().unwrap();
+    let hit = tokio::time::timeout(Duration::from_secs(10), cache.request(last)).await.unwrap();
+    assert_eq!(hit.unwrap().value(), "v");
+    let other = &requests[requests.len() - 2];
+    let both = async { tokio::join!(cache.request(other), async { run.cancel() }) };
+    let (hit, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
+    assert_eq!(hit.unwrap().value(), "v", "it is not stopped with the run");
+    run.join().await.unwrap();
+}

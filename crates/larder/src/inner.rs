@@ -38,6 +38,9 @@ type Looked = Result<Look, Arc<TierError>>;
 /// Entries that may be queued for slower tiers; more wait for room.
 pub(crate) const MOST_QUEUED: u32 = 4_096;
 
+/// In the kind of a flight: it may be made to wait, or be stopped, by whoever it belongs to.
+pub(crate) const PATIENT: u64 = 1 << 63;
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) front: Front,
@@ -109,7 +112,8 @@ impl Wanted {
 
     /// Flights of different kinds are not shared until they load.
     pub(crate) fn kind(&self) -> u64 {
-        self.skip.bits() << 1 | u64::from(self.is_forced())
+        let patient = if self.slots.is_some() { PATIENT } else { 0 };
+        self.skip.bits() << 1 | u64::from(self.is_forced()) | patient
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     chain::Look,
     flight::{Flight, Part},
     fly::Leg,
-    inner::{Inner, Leader, Outcome, Wanted},
+    inner::{Inner, Leader, Outcome, PATIENT, Wanted},
 };
 
 /// The reads of one call.
@@ -315,15 +315,19 @@ impl Inner {
 
     /// Whether who wants this `kind` of answer may join a flight.
     pub(crate) fn joinable(&self, key: &Key, flight: &Flight<Outcome, Hit>, kind: u64) -> bool {
+        // Nobody else waits for what somebody may keep waiting.
+        let is_others = flight.kind & PATIENT != 0 && kind & PATIENT == 0;
         // Who leaves a tier out is not content with a look into it, nor who forces a load with any.
-        (kind & !flight.kind == 0 || flight.is_loading())
+        !is_others
+            && (kind & !PATIENT & !flight.kind == 0 || flight.is_loading())
             && !self.chain.may_be_barred(key, flight.started)
     }
 
     /// Whether one of the keys is being loaded by a call that leaves out other tiers.
     fn is_loaded_otherwise(&self, reads: &mut Reads) -> bool {
         reads.open().any(|Read { key, wanted, .. }| {
-            let other = |flight: &Flight<Outcome, Hit>| flight.kind | 1 != wanted.kind() | 1;
+            let same = 1 | PATIENT;
+            let other = |flight: &Flight<Outcome, Hit>| flight.kind | same != wanted.kind() | same;
             !wanted.is_forced() && self.flights.is_under_way(key, other)
         })
     }

@@ -128,3 +128,22 @@ async fn what_is_no_pointer_or_no_url_is_refused_with_its_place() {
         assert!(run.stderr().contains(said), "{}", run.stderr());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_is_kept_to_be_compared() {
+    let (place, api) = (Place::new(), Rents::start().await);
+    let at = api.at;
+    place.write(
+        "larder.yaml",
+        &format!(
+            "cache:\n  sqlite: {{path: cache.db}}\n  sources:\n    rents: {{allow_private: true, ttl: \
+             50ms, url: \"http://{at}/rents/{{cbsa}}\", changes: {{ignore: [/took_ms]}}}}\n"
+        ),
+    );
+    let args = ["warm", "-m", "boulder-co", "-s", "rents"];
+    place.larder(&args).expect(0);
+    api.rent.store(1500, Ordering::SeqCst);
+    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    let run = place.larder(&args).expect(0);
+    assert!(run.stdout().contains("1 of them changed"), "{}", run.said());
+}
