@@ -172,7 +172,7 @@ impl Cache {
     /// [`Error::Closed`]; in strict mode [`Error::Tier`].
     #[cfg_attr(
         not(feature = "series"),
-        expect(clippy::unused_async, reason = "ranges are looked up")
+        expect(clippy::unused_async, unused_variables, reason = "ranges are looked up")
     )]
     pub async fn calls_for(&self, requests: &[Request], renews: bool) -> Result<usize, Error> {
         let mut calls = 0;
