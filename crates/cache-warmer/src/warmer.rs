@@ -55,7 +55,7 @@ pub struct Event {
     pub outcome: TaskOutcome,
     /// Length of the value, in bytes.
     pub bytes: u64,
-    /// From asking to having, waiting for limits included.
+    /// From its first call being begun to having it; what it waited for before that is left out.
     pub elapsed: Duration,
 }
 

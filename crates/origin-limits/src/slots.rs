@@ -1,8 +1,11 @@
 //! A bound for the calls of several sources together.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -16,6 +19,8 @@ pub struct Slots {
     shared: Arc<Inner>,
     /// Calls made with this handle and its clones.
     calls: Arc<AtomicU64>,
+    /// When the first call with this handle began.
+    first: Arc<OnceLock<Instant>>,
 }
 
 #[derive(Debug)]
@@ -37,13 +42,25 @@ impl Slots {
     pub fn new(most: usize) -> Self {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
         let (free, state) = (Arc::new(Semaphore::new(most)), watch::Sender::new(State::Open));
-        Self { shared: Arc::new(Inner { free, most, state }), calls: Arc::default() }
+        let shared = Arc::new(Inner { free, most, state });
+        Self { shared, calls: Arc::default(), first: Arc::default() }
     }
 
     /// The same bound, with a count of calls of its own.
     #[must_use]
     pub fn counted_apart(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), calls: Arc::default() }
+        Self { calls: Arc::default(), ..self.timed_apart() }
+    }
+
+    /// The same bound and count, with a first call of its own.
+    #[must_use]
+    pub fn timed_apart(&self) -> Self {
+        Self { first: Arc::default(), ..self.clone() }
+    }
+
+    /// When the first call with this handle and its clones was begun.
+    pub fn first_call(&self) -> Option<Instant> {
+        self.first.get().copied()
     }
 
     /// Calls that were begun with this handle and its clones.
@@ -54,6 +71,7 @@ impl Slots {
     /// Notes that a call begins.
     pub fn note_call(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.first.get_or_init(Instant::now);
     }
 
     /// Calls that are under way now.

@@ -40,7 +40,7 @@ impl Phase {
         }
     }
 
-    /// The origin answered a read after this long, waiting for the rate limit included.
+    /// The origin answered a read after this long, from when it was asked.
     pub(crate) fn origin_took(&mut self, latency: Duration) {
         self.origin_latencies.push(latency);
     }
@@ -128,7 +128,7 @@ impl Report {
         let file = store.config_file();
         format!(
             "\n{}\nMEMORY, SQLITE and ORIGIN count the reads each one answered; SPEED-UP is against \
-             the p50 of what\nthe API answered, waiting for its rate limit included.\nStored: {} as {} in {} ({ratio:.1}x smaller)\n{again}\n\
+             the p50 of what\nthe API answered, from when it was asked.\nStored: {} as {} in {} ({ratio:.1}x smaller)\n{again}\n\
              Look at it, also while the API is away:\n  {}\n  {}\n  {}\n  {}\n",
             table::render(&headings, &rows),
             table::size(self.raw_bytes),

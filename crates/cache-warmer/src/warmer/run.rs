@@ -228,7 +228,8 @@ impl Course<'_> {
             tasks.clone().filter_map(|task| task.request.as_ref().ok().cloned()).collect();
         let source = tasks.map(|task| task.source.as_str()).next().unwrap_or_default();
         let old = self.stored(&requests).await;
-        let mut answers = self.ask(source, &unit, &requests).await;
+        let slots = self.by_source.get(source).unwrap_or(self.slots).timed_apart();
+        let mut answers = self.ask((source, &slots), &unit, &requests).await;
         for _ in 0..PATIENT_TRIES {
             // A source that asks to be left alone for a while is waited for; the others go on.
             let pauses = answers.iter().filter_map(|answer| pause_of(answer.as_ref().err()?));
@@ -241,9 +242,9 @@ impl Course<'_> {
                 () = self.slots.closed() => break,
                 () = tokio::time::sleep(pause) => {}
             }
-            answers = self.ask(source, &unit, &requests).await;
+            answers = self.ask((source, &slots), &unit, &requests).await;
         }
-        let elapsed = began.elapsed();
+        let elapsed = slots.first_call().unwrap_or(began).elapsed();
         let changes = self.changes(&unit, &old, &answers).await;
         Answered { unit, answers, changes, elapsed }
     }
@@ -251,7 +252,7 @@ impl Course<'_> {
     /// What comes of asking for one unit now.
     async fn ask(
         &self,
-        source: &str,
+        (source, slots): (&str, &Slots),
         unit: &Unit,
         requests: &[Request],
     ) -> Vec<Result<Hit, Error>> {
@@ -285,7 +286,6 @@ impl Course<'_> {
                 .soft_timeout(Duration::ZERO)
                 .hard_timeout(LONGEST_WAIT)
                 .throttle(Duration::ZERO);
-            let slots = self.by_source.get(source).unwrap_or(self.slots);
             let options = ReadOptions::refresh().policy(patch).in_background().within(slots);
             let came = match self.warmer.cache.request_many_with(&asked, options).await {
                 Ok(came) => came,
