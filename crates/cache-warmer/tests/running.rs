@@ -11,7 +11,9 @@ use std::{
 use cache_warmer::{Gazetteer, Summary, TaskOutcome, Warmer};
 use larder::{
     Cache, CacheBuilder, Clock, Limits, Load, Loaded, Origin, OriginError, OriginErrorKind,
-    OriginOptions, Policy, Request, origin_fn, tiers::MemoryTier,
+    OriginOptions, Policy, Request, origin_fn,
+    series::{Series, Step},
+    tiers::MemoryTier,
 };
 use tier_testkit::ManualClock;
 
@@ -338,4 +340,28 @@ async fn whoever_asks_for_something_does_not_wait_for_a_run_that_is_paused_or_st
     let (hit, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     assert_eq!(hit.unwrap().value(), "v", "it is not stopped with the run");
     run.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_range_only_what_is_missing_is_fetched_unless_it_is_to_be_refreshed() {
+    let asked = Asked::default();
+    let notes = Arc::clone(&asked);
+    let origin = origin_fn(move |load: Load| {
+        notes.lock().unwrap().push(vec![load.request.value("from").unwrap().to_owned()]);
+        async { Ok(Loaded::new("[1]")) }
+    });
+    let cache = builder().origin("a", origin).series("a", Series::new(Step::Year)).build().unwrap();
+    let boulder = Gazetteer::us().resolve("Boulder, CO").unwrap();
+    let plan = |from: &str, to: &str| {
+        let years = [("from", from), ("to", to)].map(|(name, it)| (name.to_owned(), it.to_owned()));
+        Warmer::new(&cache, &["a".to_owned()], [(boulder, &BTreeMap::from(years))])
+    };
+    run(plan("2010", "2012")).await;
+    assert_eq!(calls(&asked), 3);
+    let wider = plan("2010", "2014");
+    assert_eq!(wider.forecast().await.unwrap().calls(), 2);
+    assert_eq!((run(wider).await.total().calls, calls(&asked)), (2, 5), "two years are missing");
+    let anew = plan("2010", "2014").refresh(true);
+    assert_eq!(anew.forecast().await.unwrap().calls(), 5);
+    assert_eq!((run(anew).await.total().calls, calls(&asked)), (5, 10));
 }

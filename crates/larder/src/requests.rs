@@ -189,6 +189,17 @@ impl Cache {
         Ok(calls)
     }
 
+    /// Whether a request asks for a range of time that is cut into chunks, each stored by itself.
+    pub fn asks_for_range(&self, request: &Request) -> bool {
+        #[cfg(feature = "series")]
+        return self.inner.is_ranged(request);
+        #[cfg(not(feature = "series"))]
+        {
+            let _no_source_has_ranges = request;
+            false
+        }
+    }
+
     /// What the calls of a source have to keep; `None` if there is nothing.
     pub fn limits(&self, source: &str) -> Option<Limits> {
         self.inner.asker(source).map(|asker| asker.limiter().limits().clone())

@@ -286,7 +286,12 @@ impl Course<'_> {
                 .soft_timeout(Duration::ZERO)
                 .hard_timeout(LONGEST_WAIT)
                 .throttle(Duration::ZERO);
-            let options = ReadOptions::refresh().policy(patch).in_background().within(slots);
+            // Of a range only the chunks that are missing.
+            let spares_stored = !unit.renews
+                && asked.iter().all(|request| self.warmer.cache.asks_for_range(request));
+            let options =
+                if spares_stored { ReadOptions::default() } else { ReadOptions::refresh() };
+            let options = options.policy(patch).in_background().within(slots);
             let came = match self.warmer.cache.request_many_with(&asked, options).await {
                 Ok(came) => came,
                 Err(error) => asked.iter().map(|_| Err(error.clone())).collect(),
