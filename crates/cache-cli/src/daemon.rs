@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use cache_warmer::{
-    Gazetteer, Job, MarketKind, MarketList, MarketRow, Schedule, Scheduler, WallClock, Warmer,
-    Watch, add_nearby,
-};
+use cache_warmer::{Job, MarketRow, Schedule, Scheduler, WallClock, Warmer, Watch};
 use larder::{
     Cache, Chained, Escaped,
     config::{CacheConfig, JobConfig, Provenance},
@@ -24,7 +21,7 @@ use crate::{
     context::Context,
     exit::{Exit, Failure},
     interrupts::Interrupts,
-    markets, output,
+    output,
     warm::{self, CLOSE_WITHIN, report},
 };
 
@@ -118,24 +115,10 @@ fn about(context: &Context, name: &str, failure: Failure) -> Failure {
 
 /// The markets of a job.
 fn rows(job: &JobConfig) -> Result<Vec<MarketRow>, Failure> {
-    let mut list = match &job.markets {
-        Some(file) => warm::read(file)?,
-        None => MarketList::default(),
-    };
+    let file = job.markets.as_deref();
+    let list = warm::gathered(file, &job.market, job.all_metros, job.nearby_miles)?;
     if let Some((line, unknown)) = list.unknown.first() {
         return Err(Failure::usage(format!("line {line}: {unknown}")));
-    }
-    for name in &job.market {
-        list.rows.push(MarketRow::of(markets::resolve(name)?));
-    }
-    if job.all_metros {
-        let all = Gazetteer::us().markets().iter();
-        let metros = all.filter(|market| market.kind() == MarketKind::Metro);
-        list.rows.extend(metros.map(MarketRow::of));
-    }
-    if let Some(radius) = job.nearby_miles {
-        add_nearby(&mut list.rows, Gazetteer::us(), radius)
-            .map_err(|error| Failure::usage(error.to_string()))?;
     }
     if list.rows.is_empty() {
         let message = "it has no market; write `markets`, `market` or `all_metros: true`";

@@ -108,20 +108,31 @@ fn warmer(
 
 /// Which markets are meant, those near them included.
 fn markets(args: &WarmArgs, config: &CacheConfig) -> Result<MarketList, Failure> {
-    let mut list = match &args.markets {
+    let usual = config.prefetch.nearby_radius_miles;
+    let radius = args.nearby.map(|radius| radius.unwrap_or(usual));
+    gathered(args.markets.as_deref(), &args.market, args.all_metros, radius)
+}
+
+/// The markets of a file, those named, all metropolitan areas, and those within so many miles.
+pub(crate) fn gathered(
+    file: Option<&Path>,
+    names: &[String],
+    all_metros: bool,
+    radius: Option<f64>,
+) -> Result<MarketList, Failure> {
+    let mut list = match file {
         Some(file) => read(file)?,
         None => MarketList::default(),
     };
-    for name in &args.market {
+    for name in names {
         list.rows.push(MarketRow::of(markets::resolve(name)?));
     }
-    if args.all_metros {
+    if all_metros {
         let all = Gazetteer::us().markets().iter();
         let metros = all.filter(|market| market.kind() == MarketKind::Metro);
         list.rows.extend(metros.map(MarketRow::of));
     }
-    if let Some(radius) = args.nearby {
-        let radius = radius.unwrap_or(config.prefetch.nearby_radius_miles);
+    if let Some(radius) = radius {
         add_nearby(&mut list.rows, Gazetteer::us(), radius)
             .map_err(|error| Failure::usage(error.to_string()))?;
     }
@@ -143,7 +154,7 @@ pub(crate) fn known(known: &[&str], asked: &[String]) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn read(file: &Path) -> Result<MarketList, Failure> {
+fn read(file: &Path) -> Result<MarketList, Failure> {
     let name =
         if file == Path::new("-") { "standard input".into() } else { file.to_string_lossy() };
     let name = Escaped(&name).to_string();

@@ -190,14 +190,15 @@ impl Cache {
     }
 
     /// Whether a request asks for a range of time that is cut into chunks, each stored by itself.
+    #[cfg(feature = "series")]
     pub fn asks_for_range(&self, request: &Request) -> bool {
-        #[cfg(feature = "series")]
-        return self.inner.is_ranged(request);
-        #[cfg(not(feature = "series"))]
-        {
-            let _no_source_has_ranges = request;
-            false
-        }
+        self.inner.is_ranged(request)
+    }
+
+    /// Whether a request asks for a range of time; none does without the feature `series`.
+    #[cfg(not(feature = "series"))]
+    pub fn asks_for_range(&self, _request: &Request) -> bool {
+        false
     }
 
     /// What the calls of a source have to keep; `None` if there is nothing.
